@@ -1,0 +1,72 @@
+# Every command a developer types. `make help` lists them; `.ci/run` calls `make ci`.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PYTHON ?= python3
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+SOURCES := $(shell find crates -name '*.rs' -o -name 'Cargo.toml' -o -name '*.c') Cargo.toml Cargo.lock pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test build test-rust test-py test-system prop fuzz fuzz-smoke loom lint fmt types docs bench bench-smoke \
+	vectors ci pins clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: build ## record four faulty radar streams and print the reconciliation
+	$(VENV)/bin/tapeline demo
+
+test: test-rust test-py ## run all tests
+
+$(VENV)/.deps: pyproject.toml constraints.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		click numpy pyarrow rich pandas polars duckdb matplotlib \
+		hypothesis import-linter maturin mypy pandas-stubs pybcsv pytest pytest-randomly pytest-timeout ruff zensical
+	touch $@
+
+$(VENV)/.built: $(VENV)/.deps $(SOURCES)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(VENV)/bin/maturin develop --release --quiet
+	touch $@
+
+build: $(VENV)/.built ## make .venv and build the package into it
+
+test-rust: ## unit, property and conformance tests of the crates
+	cargo test --workspace --exclude tapeline-py --quiet
+
+test-py: build ## tests of the package, with real processes and sockets
+	$(PY) -m pytest
+
+test-system: build ## only the tests that run whole processes
+	$(PY) -m pytest tests/system
+
+prop: build ## property tests with many cases
+	PROPTEST_CASES=20000 cargo test --release --workspace --exclude tapeline-py --quiet prop
+	TAPELINE_TEST_EXAMPLES=5000 $(PY) -m pytest tests/properties tests/interop --timeout 3600
+
+loom: ## model-check the ring
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p tapeline-ring --release --test loom
+
+lint: $(VENV)/.deps ## formatting, lints, import rules
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+
+fmt: $(VENV)/.deps ## format everything
+	cargo fmt --all
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+types: build ## mypy, stubtest, import layers
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+clean: ## remove what was built
+	rm -rf target $(VENV) site fuzz/target benches/target
+
+pins: $(VENV)/.deps ## renew constraints.txt from what is installed
+	$(PY) -m pip freeze --exclude tapeline > constraints.txt
+
+ci: lint test types ## what CI runs

@@ -1,0 +1,3 @@
+//! The BCSV file format: bytes to rows and columns.
+
+#![forbid(unsafe_code)]

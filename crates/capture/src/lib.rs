@@ -1,0 +1,3 @@
+//! Threads, sources, sinks, rotation: the recorder.
+
+#![forbid(unsafe_code)]

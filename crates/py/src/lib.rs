@@ -1,0 +1,22 @@
+//! The compiled module `tapeline._native`: one file per Python module, no logic here.
+
+#![allow(unsafe_code)]
+
+use pyo3::prelude::*;
+
+mod bcsv;
+mod errors;
+mod recorder;
+mod simulate;
+mod wire;
+
+#[pymodule(gil_used = false)]
+fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    m.add("debug_build", cfg!(debug_assertions))?;
+    errors::register(m)?;
+    wire::register(m)?;
+    bcsv::register(m)?;
+    recorder::register(m)?;
+    simulate::register(m)
+}

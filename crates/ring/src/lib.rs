@@ -1,0 +1,3 @@
+//! A lock-free single-producer single-consumer byte ring.
+
+#![allow(unsafe_code)]

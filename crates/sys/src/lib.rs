@@ -1,0 +1,3 @@
+//! Operating-system calls with a portable path.
+
+#![allow(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Test helpers: generators, chunkings, fault injection, the conservation laws.
+
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+"""tapeline.cli."""
