@@ -1,6 +1,52 @@
-"""Record high-rate binary telemetry with nothing lost silently, and read it back fast."""
+"""Record high-rate binary telemetry with nothing lost silently, and read it back fast.
+
+Importing this module loads nothing heavy: the names below are imported when they are first used.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from tapeline._native import __version__
 from tapeline.errors import ConfigError, RecorderError, TapelineError
 
-__all__ = ["ConfigError", "RecorderError", "TapelineError", "__version__"]
+if TYPE_CHECKING:
+    from tapeline.config import RecorderConfig
+    from tapeline.recorder import Recorder
+    from tapeline.recording import Recording, open_recording
+
+__all__ = [
+    "ConfigError",
+    "Recorder",
+    "RecorderConfig",
+    "RecorderError",
+    "Recording",
+    "TapelineError",
+    "__version__",
+    "open_recording",
+]
+
+_LAZY = {
+    "Recorder": "tapeline.recorder",
+    "RecorderConfig": "tapeline.config",
+    "Recording": "tapeline.recording",
+    "open_recording": "tapeline.recording",
+}
+_MODULES = {"bcsv", "config", "errors", "recorder", "recording", "simulate", "urls", "wire"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name, or a public module, at its first use."""
+    import importlib
+
+    if name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"tapeline.{name}")
+    else:
+        raise AttributeError(f"module 'tapeline' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Public names and modules, imported or not."""
+    return sorted({*__all__, *_MODULES})

@@ -1,1 +1,1 @@
-"""tapeline.cli."""
+"""The command line: `main` finds and runs commands, one module per command family beside it."""

@@ -1,0 +1,187 @@
+"""The `tapeline` command: a group that imports a command only when it is run.
+
+`COMMANDS` is the registry. It carries the one-line help, so that `tapeline --help` imports no command
+module (a test compares both). Exit codes are decided here and nowhere else (design/api.md, command line).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import select
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from tapeline.cli._output import Outcome, escape
+from tapeline.errors import ConfigError, TapelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EXIT_CODES = {
+    Outcome.DONE: 0,
+    Outcome.FAILED: 1,
+    Outcome.USAGE: 2,
+    Outcome.LOSS: 3,
+    Outcome.FORCED: 130,
+}
+
+
+class Entry(NamedTuple):
+    """Where a command lives, and its line in `tapeline --help`."""
+
+    target: str
+    help: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "record": Entry("tapeline.cli.record:record", "Record streams into a directory until stopped."),
+    "simulate": Entry("tapeline.cli.simulate:simulate", "Send test streams, with faults that are accounted for."),
+    "demo": Entry("tapeline.cli.demo:demo", "Record four faulty radar streams and account for every byte."),
+    "info": Entry("tapeline.cli.recording:info", "Say what a recording or file holds."),
+    "cat": Entry("tapeline.cli.recording:cat", "Print the frames of a recording or .dat file."),
+    "verify": Entry("tapeline.cli.recording:verify", "Check digests, CRCs, sequences and the ledger of a recording."),
+    "repair": Entry("tapeline.cli.recording:repair", "Recover a recording after a crash."),
+    "replay": Entry("tapeline.cli.replay:replay", "Send a recording again."),
+    "plot": Entry("tapeline.cli.recording:plot", "Draw rates, losses and completeness of a recording."),
+    "doctor": Entry("tapeline.cli.doctor:doctor", "Say what this machine allows: buffers, disk, checksums."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the base class's signature
+        """Names in the order of the registry."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command; None for a name that is not in the registry."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = entry.target.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            msg = f"{entry.target} is not a command"
+            raise TypeError(msg)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command named by the first argument; a wrong name suggests the nearest ones."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.exceptions.NoSuchCommand as error:
+            raise click.exceptions.NoSuchCommand(args[0], possibilities=list(COMMANDS), ctx=ctx) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands from the registry alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run, and keep click from taking every broken pipe for a closed terminal."""
+        try:
+            result: object = super().invoke(ctx)
+            sys.stdout.flush()
+        except OSError as error:
+            raise _SystemError(error) from error
+        return result
+
+
+class _SystemError(Exception):
+    """An `OSError` on its way past click, which would swallow a broken pipe of a socket."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
+    if wanted and not ctx.resilient_parsing:
+        from tapeline import __version__
+
+        click.echo(f"tapeline {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+)
+def cli() -> None:
+    """Record high-rate binary telemetry with nothing lost silently, and read it back fast.
+
+    Exit codes: 0 done and nothing lost; 1 failed, or the answer is no; 2 usage or configuration;
+    3 finished, but data was lost, skipped or clamped; 130 forced by a second signal.
+    """
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        args: The words after `tapeline`; `sys.argv` if None.
+
+    Returns:
+        One of the values of `EXIT_CODES`.
+    """
+    return EXIT_CODES[_run(args)]
+
+
+def _run(args: Sequence[str] | None) -> Outcome:
+    try:
+        result = cli.main(args=None if args is None else list(args), prog_name="tapeline", standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        return Outcome.USAGE
+    except click.ClickException as error:
+        return _failed(error.format_message())
+    except click.Abort:
+        return Outcome.FORCED
+    except ConfigError as error:
+        return _failed(str(error), Outcome.USAGE)
+    except TapelineError as error:
+        return _failed(str(error))
+    except _SystemError as wrapped:
+        if isinstance(wrapped.error, BrokenPipeError) and _stdout_closed():
+            return Outcome.FAILED
+        return _failed(_os_text(wrapped.error))
+    # click returns the code of `ctx.exit()` here, which is 0 for --help and --version
+    return result if isinstance(result, Outcome) else Outcome.DONE
+
+
+def _failed(text: str, outcome: Outcome = Outcome.FAILED) -> Outcome:
+    click.echo(f"tapeline: error: {escape(' '.join(text.split()))}", err=True)
+    return outcome
+
+
+def _os_text(error: OSError) -> str:
+    if error.strerror is None:
+        return str(error) or type(error).__name__
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+
+
+def _stdout_closed() -> bool:
+    """True when nobody reads stdout any more; it then leads nowhere, so that the exit stays quiet."""
+    try:
+        descriptor = sys.stdout.fileno()
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(descriptor, 0)
+            if not any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
+                return False
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())
