@@ -69,6 +69,8 @@ pub struct SequenceTracker {
     epoch: Option<Epoch>,
     /// The next frame starts an epoch that is not the stream's first.
     restarting: bool,
+    /// The next frame is the first of a connection: see [`Self::reconnected`].
+    reconnected: bool,
     window: u64,
     /// One bit per sequence number, at `sequence & mask`; a power of two of bits, >= `window`.
     seen: Vec<u64>,
@@ -86,6 +88,7 @@ impl SequenceTracker {
         Self {
             epoch: None,
             restarting: false,
+            reconnected: false,
             window,
             seen: vec![0; words],
             mask: bits - 1,
@@ -99,6 +102,11 @@ impl SequenceTracker {
         let Some(epoch) = &mut self.epoch else {
             return self.start(sequence);
         };
+        if std::mem::take(&mut self.reconnected) && sequence <= epoch.highest {
+            self.counters.restarts += 1;
+            self.restarting = true;
+            return self.start(sequence);
+        }
         if sequence > epoch.highest {
             let lost = sequence - epoch.highest - 1;
             let highest = std::mem::replace(&mut epoch.highest, sequence);
@@ -125,6 +133,13 @@ impl SequenceTracker {
     /// [`Verdict::Restart`] if any came before. The counters stay, and `restarts` does not count it.
     pub fn new_epoch(&mut self) {
         self.restarting |= self.epoch.take().is_some();
+    }
+
+    /// A new connection begins. If its first frame goes on after the last one seen, what lies between is
+    /// lost as in any gap; if not, the producer began anew: a restart and a new epoch, so that no frame
+    /// of it is taken for a duplicate.
+    pub const fn reconnected(&mut self) {
+        self.reconnected = true;
     }
 
     /// Totals over all epochs.
@@ -263,6 +278,13 @@ impl SequenceTable {
         }
     }
 
+    /// A new connection for every id: see [`SequenceTracker::reconnected`].
+    pub fn reconnected(&mut self) {
+        for (_, tracker) in &mut self.trackers {
+            tracker.reconnected();
+        }
+    }
+
     /// Totals over all ids.
     #[must_use]
     pub fn totals(&self) -> SequenceCounters {
@@ -325,5 +347,26 @@ impl SequenceTable {
 impl Default for SequenceTable {
     fn default() -> Self {
         Self::new(DEFAULT_WINDOW, DEFAULT_MAX_IDS)
+    }
+}
+
+#[cfg(test)]
+mod reconnection {
+    use super::*;
+
+    #[test]
+    fn a_connection_goes_on_or_begins_anew() {
+        let mut tracker = SequenceTracker::new(64);
+        for sequence in 0..10 {
+            tracker.observe(sequence);
+        }
+        tracker.reconnected();
+        assert_eq!(tracker.observe(12), Verdict::Gap { lost: 2 });
+        assert_eq!(tracker.observe(11), Verdict::Reordered);
+        tracker.reconnected();
+        assert_eq!(tracker.observe(5), Verdict::Restart);
+        assert_eq!(tracker.observe(6), Verdict::InOrder);
+        let c = tracker.counters();
+        assert_eq!((c.restarts, c.frames_duplicate, c.frames_lost), (1, 0, 1));
     }
 }
