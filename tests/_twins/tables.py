@@ -59,7 +59,7 @@ def columns_of(table: pa.Table) -> list[tuple[bytes, str]]:
 
 NASTY = {
     "float": [0, 1 << 31, 0x7F800000, 0xFF800000, 0x7FC00000, 0x7FA00001, 0xFFC12345, 1, 0x7F7FFFFF, 0x3F800000],
-    "double": [0, 1 << 63, 0x7FF << 52, 0xFFF << 52, 0x7FF8 << 48, 0x7FF4 << 48 | 1, 0xFFF8123456789ABC, 1, 0x3FF << 52],
+    "double": [0, 1 << 63, 0x7FF << 52, 0xFFF << 52, 0x7FF8 << 48, 0x7FF4 << 48 | 1, 0xFFF81234 << 32, 1, 0x3FF << 52],
     "string": ["", "a", "\x00", "é", "日本", "x" * 300, "line\nbreak", ",;\"'", "\U0001f680"],
 }  # fmt: skip
 
