@@ -29,6 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", re.ASCII)
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 _MANIFEST = "recording.json"
 _MAX_STREAMS = 256
+_UNBOUNDED = 1 << 62  # no file gets this long
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,8 @@ class StreamConfig:
         check_stream_name(self.name)
         given = (self.sources,) if isinstance(self.sources, (str, Source)) else self.sources
         sources = tuple(s if isinstance(s, Source) else _plain_source(s) for s in given)
-        object.__setattr__(self, "sources", sources)
+        # the real-time path first, which is the order the merge relies on
+        object.__setattr__(self, "sources", tuple(sorted(sources, key=lambda s: s.kind != "udp")))
         where = f"streams.{self.name}"
         _convert_fields(self, where)
         _check_sources(sources, where)
@@ -161,7 +163,7 @@ class RecorderConfig:
         "At that floor: stop with an error, or evict the oldest finished segments.",
         choices=("stop", "evict"),
     )
-    keep_bytes: int | None = setting(None, "size", "Evict the oldest finished segments past this total.", low=1)
+    keep_bytes: int | None = setting(None, "size", "Evict a stream's oldest finished segments past this total.", low=1)
     keep_seconds: float | None = setting(None, "duration", "Evict finished segments older than this.", low=1)
     keep_segments: int | None = setting(None, "count", "Finished segments to keep of each stream.", low=1)
     count: int | None = setting(None, "count", "Stop after this many frames stored in all streams together.", low=1)
@@ -251,6 +253,8 @@ class RecorderConfig:
         result = self.as_dict()
         for name in ("duration_seconds", "start_timeout_seconds", "allow_insecure_bind"):
             del result[name]
+        for stream in result["streams"]:
+            stream["rotate_bytes"] = _UNBOUNDED if stream["rotate_bytes"] is None else stream["rotate_bytes"]
         return json.dumps(result)
 
     @staticmethod

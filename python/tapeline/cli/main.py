@@ -6,6 +6,7 @@ module (a test compares both). Exit codes are decided here and nowhere else (des
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import select
@@ -43,7 +44,7 @@ COMMANDS: dict[str, Entry] = {
     "info": Entry("tapeline.cli.recording:info", "Say what a recording or file holds."),
     "cat": Entry("tapeline.cli.recording:cat", "Print the frames of a recording or .dat file."),
     "verify": Entry("tapeline.cli.recording:verify", "Check digests, CRCs, sequences and the ledger of a recording."),
-    "repair": Entry("tapeline.cli.recording:repair", "Recover a recording after a crash."),
+    "repair": Entry("tapeline.cli.repair:repair", "Recover a recording after a crash."),
     "replay": Entry("tapeline.cli.replay:replay", "Send a recording again."),
     "plot": Entry("tapeline.cli.recording:plot", "Draw rates, losses and completeness of a recording."),
     "doctor": Entry("tapeline.cli.doctor:doctor", "Say what this machine allows: buffers, disk, checksums."),
@@ -122,7 +123,7 @@ def cli() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code.
+    """Run the command line and return its exit code; a forced stop ends the process here.
 
     Args:
         args: The words after `tapeline`; `sys.argv` if None.
@@ -130,15 +131,24 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         One of the values of `EXIT_CODES`.
     """
-    return EXIT_CODES[_run(args)]
+    outcome = _run(args)
+    if outcome is Outcome.FORCED:
+        # a normal exit would wait for the threads that were just given up
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(EXIT_CODES[outcome])
+    return EXIT_CODES[outcome]
 
 
 def _run(args: Sequence[str] | None) -> Outcome:
     try:
         result = cli.main(args=None if args is None else list(args), prog_name="tapeline", standalone_mode=False)
     except click.UsageError as error:
-        error.show()
-        return Outcome.USAGE
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+            return Outcome.USAGE
+        command = error.ctx.command_path if error.ctx else "tapeline"
+        return _failed(f"{error.format_message().rstrip('.')}; see {command} --help", Outcome.USAGE)
     except click.ClickException as error:
         return _failed(error.format_message())
     except click.Abort:

@@ -1,0 +1,57 @@
+"""The table that `tapeline record` shows on a terminal; the only module here that needs `rich`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from tapeline.cli._output import escape, size
+
+if TYPE_CHECKING:
+    from tapeline.ledger import Ledger
+    from tapeline.recorder import Recorder, StreamStatus
+
+
+class View:
+    """Rates between two snapshots, ring fill and losses of a recorder."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        """Take the first snapshot."""
+        self._recorder = recorder
+        self._start_s = self._last_s = time.monotonic()
+        self._last: dict[str, Ledger] = {}
+
+    def render(self) -> Table:
+        """Draw the present state and remember it for the next rates."""
+        now_s = time.monotonic()
+        elapsed_s = max(now_s - self._last_s, 1e-6)
+        grid = Table(title=f"recording to {escape(str(self._recorder.out))}, {now_s - self._start_s:.0f} s")
+        grid.add_column("stream")
+        for heading in ("rate", "frames/s", "stored", "ring", "lost", "corrupt", "kernel drops"):
+            grid.add_column(heading, justify="right")
+        streams = self._recorder.status().streams
+        for name, stream in streams.items():
+            before = self._last.get(name, stream.ledger)
+            grid.add_row(*_row(name, stream, before, elapsed_s))
+        self._last = {name: stream.ledger for name, stream in streams.items()}
+        self._last_s = now_s
+        return grid
+
+
+def _row(name: str, stream: StreamStatus, before: Ledger, elapsed_s: float) -> list[Text]:
+    ledger = stream.ledger
+    rate = (ledger.bytes_received - before.bytes_received) / elapsed_s
+    frames = (ledger.frames_received - before.frames_received) / elapsed_s
+    fill = stream.ring_used_bytes / max(stream.ring_bytes, 1)
+    bad = (ledger.frames_lost, ledger.frames_corrupt.total, ledger.datagrams_dropped_by_kernel)
+    return [
+        Text(escape(name), style="bold red" if stream.error else ""),
+        Text(f"{size(rate)}/s"),
+        Text(f"{frames:,.0f}"),
+        Text(size(ledger.bytes_stored)),
+        Text(f"{fill:.0%}", style="yellow" if fill > 0.5 else ""),
+        *(Text(f"{count:,}", style="bold red" if count else "") for count in bad),
+    ]

@@ -1,0 +1,214 @@
+"""The recorder as a Python object: configuration in, ledgers out; bytes never pass through Python.
+
+The compiled recorder has a receive and a write thread for each stream. What happens here is starting,
+watching and stopping them, and it costs nothing per frame.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from tapeline import _native
+from tapeline.config import RecorderConfig
+from tapeline.errors import RecorderError
+from tapeline.ledger import Ledger
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
+    from types import TracebackType
+
+_POLL_S = 0.1  # how often a wait comes up for signals; the compiled wait sleeps in between
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStatus:
+    """One stream of a running recorder.
+
+    Attributes:
+        ledger: Its account so far.
+        addresses: Where its sources listen or read, with the port in place of port 0.
+        ring_bytes: Capacity of the ring between receiver and writer.
+        ring_used_bytes: Bytes that wait in it now.
+        receive_buffer_bytes: Socket buffer the kernel granted; 0 where there is none.
+        connections: Open connections.
+        error: Why the stream failed; None while it has not.
+    """
+
+    ledger: Ledger
+    addresses: tuple[str, ...]
+    ring_bytes: int
+    ring_used_bytes: int
+    receive_buffer_bytes: int
+    connections: int
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderStatus:
+    """A snapshot of a recorder.
+
+    Attributes:
+        finished: True once every thread has ended and every file is closed.
+        streams: Name to status.
+        events: What happened besides frames (`time`, `kind`, `stream`, `text`), oldest first.
+    """
+
+    finished: bool
+    streams: dict[str, StreamStatus]
+    events: list[dict[str, Any]]
+
+
+class Recorder:
+    """Record streams into a directory.
+
+    As a context manager it starts on entering and stops, drained and synced, on leaving:
+
+        with tapeline.Recorder({"out": "run", "streams": {"ch0": "tcp://127.0.0.1:9001"}}) as recorder:
+            recorder.wait(timeout=10)
+        print(recorder.ledger()["ch0"].frames_stored)
+
+    Args:
+        config: A `RecorderConfig`, a dict as for `RecorderConfig.from_dict`, or the path of a TOML file
+            (the environment then counts too).
+
+    Raises:
+        ConfigError: The configuration is wrong.
+        OSError: The file cannot be read.
+    """
+
+    def __init__(self, config: RecorderConfig | Mapping[str, Any] | str | os.PathLike[str]) -> None:
+        """Check the configuration; nothing is opened before `start`."""
+        if isinstance(config, RecorderConfig):
+            self.config = config
+        elif isinstance(config, Mapping):
+            self.config = RecorderConfig.from_dict(config)
+        else:
+            self.config = RecorderConfig.load(config)
+        self._native = _native.Recorder(self.config.to_json())
+        self._started_s: float | None = None
+        self._start_checked = False
+
+    @property
+    def out(self) -> Path:
+        """Directory of the recording."""
+        return self.config.out
+
+    def start(self) -> Self:
+        """Open everything and start recording; returns once every source listens.
+
+        Raises:
+            OSError: An address is in use, a file or the directory cannot be opened.
+            RecorderError: It was started before, or the directory holds a recording in use.
+        """
+        if self._started_s is not None:
+            raise RecorderError("this recorder was started before; make a new one")
+        self._native.start()
+        self._started_s = time.monotonic()
+        return self
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the recorder has finished by itself: its sources ended, its count or duration was reached.
+
+        Args:
+            timeout: Seconds; None waits for the end.
+
+        Returns:
+            True when finished, False when the timeout came first.
+
+        Raises:
+            RecorderError: A stream received nothing within `start_timeout_seconds`.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            pause = _POLL_S if deadline is None else min(_POLL_S, max(0.0, deadline - time.monotonic()))
+            if self._native.wait(pause):
+                return True
+            self._watch_limits()
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+
+    def _watch_limits(self) -> None:
+        if self._started_s is None:
+            return
+        age_s = time.monotonic() - self._started_s
+        if self.config.duration_seconds is not None and age_s >= self.config.duration_seconds:
+            self._native.stop()
+        limit_s = self.config.start_timeout_seconds
+        if limit_s is None or self._start_checked or age_s < limit_s:
+            return
+        self._start_checked = True
+        for name, ledger in self.ledger().items():
+            if ledger.bytes_received == 0:
+                self._native.stop()
+                raise RecorderError(f"stream {name} received nothing within {limit_s:g} s", stream=name)
+
+    def ledger(self) -> dict[str, Ledger]:
+        """Name to ledger of every stream: a snapshot, also after the end."""
+        return {name: stream.ledger for name, stream in self.status().streams.items()}
+
+    def status(self) -> RecorderStatus:
+        """A snapshot of every stream, its ring and its addresses."""
+        raw = json.loads(self._native.status())
+        streams = {
+            name: StreamStatus(
+                ledger=Ledger.from_dict(stream["ledger"]),
+                addresses=tuple(stream["addresses"]),
+                ring_bytes=stream["ring_bytes"],
+                ring_used_bytes=stream["ring_used_bytes"],
+                receive_buffer_bytes=stream["receive_buffer_bytes"],
+                connections=stream["connections"],
+                error=stream["error"],
+            )
+            for name, stream in raw["streams"].items()
+        }
+        return RecorderStatus(raw["finished"], streams, raw["events"])
+
+    def rotate(self) -> None:
+        """End every open segment now and begin the next."""
+        self._native.rotate()
+
+    def request_stop(self) -> None:
+        """Ask the recorder to drain and finish, without waiting for it."""
+        self._native.stop()
+
+    def stop(self) -> dict[str, Any]:
+        """Stop receiving, drain the rings, finish and sync every file, and wait for it.
+
+        Returns:
+            The summary, as `summary` gives it.
+
+        Raises:
+            RecorderError: A stream failed; `.stream` names it. Everything that could be saved is.
+        """
+        self._native.stop()
+        while not self._native.wait(_POLL_S):
+            pass
+        summary = self.summary()
+        for name, stream in summary["streams"].items():
+            if stream.get("error"):
+                raise RecorderError(f"stream {name} failed: {stream['error']}", stream=name, path=str(self.out))
+        return summary
+
+    def summary(self) -> dict[str, Any]:
+        """What was recorded, JSON-ready: `streams` (name to `ledger`, `files`, `error`), `out`, `lost_anything`."""
+        result: dict[str, Any] = json.loads(self._native.summary())
+        return result
+
+    def __enter__(self) -> Self:
+        """Start, unless started."""
+        return self if self._started_s is not None else self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop; a failure of a stream is raised unless another error is on its way."""
+        try:
+            self.stop()
+        except RecorderError:
+            if error is None:
+                raise
