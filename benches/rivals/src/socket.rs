@@ -1,0 +1,61 @@
+//! The socket calls that the standard library does not have.
+
+use std::io;
+use std::mem::size_of_val;
+use std::os::fd::AsRawFd;
+
+/// `setsockopt` with an `int`.
+///
+/// # Errors
+/// As the operating system gave them.
+pub fn set_option(socket: &impl AsRawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    // SAFETY: the pointer and the length describe `value`, which outlives the call.
+    let status = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if status == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// `getsockopt` of an `int`.
+///
+/// # Errors
+/// As the operating system gave them.
+pub fn option(socket: &impl AsRawFd, level: i32, name: i32) -> io::Result<i32> {
+    let mut value = 0i32;
+    let mut length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: the pointers describe `value` and `length`, which outlive the call.
+    let status = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    if status == 0 {
+        Ok(value)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Asks for a receive buffer: past the system's limit where this process may, up to it otherwise.
+///
+/// # Errors
+/// As the operating system gave them.
+pub fn receive_buffer(socket: &impl AsRawFd, bytes: i32) -> io::Result<i32> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
+        .or_else(|_| set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes))?;
+    option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF)
+}
