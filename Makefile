@@ -45,6 +45,12 @@ prop: build ## property tests with many cases
 	PROPTEST_CASES=20000 cargo test --release --workspace --exclude tapeline-py --quiet prop
 	TAPELINE_TEST_EXAMPLES=5000 $(PY) -m pytest tests/properties tests/interop --timeout 3600
 
+bench: build ## measure recording against minimal rivals; fails below a floor
+	$(PY) benches/bench_record.py
+
+bench-smoke: build ## the same, small and lax: do inputs, outputs and ratios work
+	$(PY) benches/bench_record.py --smoke
+
 loom: ## model-check the ring
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p tapeline-ring --release --test loom
 

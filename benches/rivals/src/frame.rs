@@ -9,6 +9,10 @@ pub const HEADER_BYTES: usize = 40;
 /// Largest payload that the default layout allows.
 pub const MAX_PAYLOAD: usize = 1 << 20;
 
+/// What stands there is not a frame.
+#[derive(Debug)]
+pub struct Invalid;
+
 /// CRC32C.
 #[inline]
 pub fn crc32c(bytes: &[u8]) -> u32 {
@@ -63,7 +67,7 @@ fn timestamp_ns(sequence: u64) -> u64 {
 #[inline]
 pub fn scan(bytes: &[u8]) -> Result<(u64, usize), usize> {
     let (mut frames, mut at) = (0, 0);
-    while let Some(total) = valid_frame(&bytes[at..]).map_err(|()| at)? {
+    while let Some(total) = valid_frame(&bytes[at..]).map_err(|Invalid| at)? {
         frames += 1;
         at += total;
     }
@@ -75,7 +79,7 @@ pub fn scan(bytes: &[u8]) -> Result<(u64, usize), usize> {
 /// # Errors
 /// The frame is not valid.
 #[inline]
-pub fn valid_frame(bytes: &[u8]) -> Result<Option<usize>, ()> {
+pub fn valid_frame(bytes: &[u8]) -> Result<Option<usize>, Invalid> {
     let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
         return Ok(None);
     };
@@ -84,13 +88,13 @@ pub fn valid_frame(bytes: &[u8]) -> Result<Option<usize>, ()> {
     };
     let payload_bytes = word(28) as usize;
     if header[..8] != MAGIC || header[8] != 1 || !(1..=MAX_PAYLOAD).contains(&payload_bytes) {
-        return Err(());
+        return Err(Invalid);
     }
     let Some(payload) = bytes[HEADER_BYTES..].get(..payload_bytes) else {
         return Ok(None);
     };
     if crc32c(&header[..32]) != word(32) || crc32c(payload) != word(36) {
-        return Err(());
+        return Err(Invalid);
     }
     Ok(Some(HEADER_BYTES + payload_bytes))
 }

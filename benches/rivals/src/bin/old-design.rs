@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Instant;
 use tapeline_rivals::args::{Args, fail};
 use tapeline_rivals::clock::{cpu_seconds, realtime_ns};
-use tapeline_rivals::frame::{HEADER_BYTES, MAX_PAYLOAD, valid_frame};
+use tapeline_rivals::frame::{HEADER_BYTES, Invalid, MAX_PAYLOAD, valid_frame};
 use tapeline_rivals::sink::RolledFiles;
 
 /// Bytes that may wait between the two threads: as many as in tapeline's ring by default.
@@ -150,7 +150,7 @@ fn receive(source: &mut (impl Read + ?Sized), shared: &Shared<Vec<u8>>) -> io::R
         filled += received;
         let mut at = 0;
         while let Some(bytes) =
-            valid_frame(&buffer[at..filled]).map_err(|()| io::Error::other("no frame"))?
+            valid_frame(&buffer[at..filled]).map_err(|Invalid| io::Error::other("no frame"))?
         {
             shared.push(buffer[at..at + bytes].to_vec(), bytes);
             frames += 1;

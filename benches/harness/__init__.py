@@ -1,0 +1,1 @@
+"""What the system benchmarks are made of: processes, output, receivers, measurements, report."""
