@@ -1,0 +1,79 @@
+//! Flat001: every value of every row (format 8.1). No state.
+//!
+//! ```text
+//! [ bools, packed ] [ numbers, layout order ] [ u16 length per string ] [ string bytes ]
+//! ```
+
+use super::{Row, RowStrings, Span, bad};
+use crate::error::Result;
+use crate::schema::{Layout, Slot};
+
+/// Append a row.
+pub(super) fn encode(layout: &Layout, image: &[u8], strings: &impl RowStrings, out: &mut Vec<u8>) {
+    for eight in image.get(..layout.bools).unwrap_or_default().chunks(8) {
+        out.push(
+            eight
+                .iter()
+                .rev()
+                .fold(0, |byte, bit| (byte << 1) | (bit & 1)),
+        );
+    }
+    // Runs of columns that lie together in both orders are copied at once; in a wide file that is most of them.
+    let (mut from, mut to) = (0, 0);
+    for slot in &layout.slots {
+        if let Slot::Number { at, width, .. } = *slot {
+            if at != to {
+                out.extend_from_slice(image.get(from..to).unwrap_or_default());
+                from = at;
+            }
+            to = at + width;
+        }
+    }
+    out.extend_from_slice(image.get(from..to).unwrap_or_default());
+    for i in 0..layout.strings {
+        let len = u16::try_from(strings.string(i).len()).unwrap_or(u16::MAX);
+        out.extend_from_slice(&len.to_le_bytes());
+    }
+    for i in 0..layout.strings {
+        out.extend_from_slice(strings.string(i));
+    }
+}
+
+/// Decode a row into its image and strings.
+pub(super) fn decode(
+    layout: &Layout,
+    row: &Row<'_>,
+    image: &mut [u8],
+    strings: &mut [Span],
+) -> Result<()> {
+    let bytes = row.plain.get(row.start..row.end).unwrap_or_default();
+    if bytes.len() < layout.flat_fixed_bytes() {
+        return Err(bad("it is too short"));
+    }
+    let (bools, rest) = bytes.split_at(layout.bool_bytes());
+    for (i, value) in image.iter_mut().take(layout.bools).enumerate() {
+        *value = (bools.get(i / 8).copied().unwrap_or(0) >> (i % 8)) & 1;
+    }
+    for slot in &layout.slots {
+        if let Slot::Number { at, width, flat_at } = *slot {
+            if let (Some(to), Some(from)) = (
+                image.get_mut(at..at + width),
+                rest.get(flat_at..flat_at + width),
+            ) {
+                to.copy_from_slice(from);
+            }
+        }
+    }
+    let lengths_at = layout.bool_bytes() + layout.scalar_bytes;
+    let mut at = row.start + layout.flat_fixed_bytes();
+    for (i, span) in strings.iter_mut().enumerate() {
+        let len = (row.load(lengths_at + 2 * i) & 0xFFFF) as usize;
+        *span = Span::new(at, len);
+        at += len;
+    }
+    if at == row.end {
+        Ok(())
+    } else {
+        Err(bad("its length contradicts its content"))
+    }
+}
