@@ -67,7 +67,17 @@ fmt: $(VENV)/.deps ## format everything
 
 types: build ## mypy, stubtest, import layers
 	$(VENV)/bin/mypy
-	$(VENV)/bin/lint-imports
+	$(VENV)/bin/mypy --strict tests/typing examples
+	$(PY) -m mypy.stubtest tapeline._native --allowlist tests/typing/stubtest-allowlist.txt
+	PYTHONPATH=python $(VENV)/bin/lint-imports
+
+docs: build ## compare the generated pages, then build the site into site/
+	$(PY) docs/generate.py --check
+	$(VENV)/bin/zensical build --clean --strict
+
+vectors: build ## only the conformance vectors, from Rust and from Python
+	cargo test --workspace --exclude tapeline-py --quiet vector
+	$(PY) -m pytest tests/conformance
 
 clean: ## remove what was built
 	rm -rf target $(VENV) site fuzz/target benches/target
@@ -75,4 +85,4 @@ clean: ## remove what was built
 pins: $(VENV)/.deps ## renew constraints.txt from what is installed
 	$(PY) -m pip freeze --exclude tapeline > constraints.txt
 
-ci: lint test types ## what CI runs
+ci: lint test types docs loom fuzz-smoke bench-smoke ## what CI runs

@@ -1,6 +1,6 @@
 """Write the reference pages that come out of the code; `--check` only says which ones are out of date.
 
-    python docs/generate.py          # after changing a setting, a command or a ledger field
+python docs/generate.py          # after changing a setting, a command or a ledger field
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def ledger_fields() -> str:
     """The page of the ledger."""
     lines = [
         "# The ledger\n",
-        "One ledger per stream, readable while recording (`Recorder.ledger()`) and kept in `recording.json`. Every byte",
-        "and every frame that arrived is in it exactly once:\n",
+        "One ledger per stream, readable while recording (`Recorder.ledger()`) and kept in `recording.json`. Every",
+        "byte and every frame that arrived is in it exactly once:\n",
         "1. `bytes_received` = bytes of valid frames + `bytes_discarded` + bytes the decoder still holds;",
         "2. `frames_received` = `frames_stored` + dropped `frames_duplicate` + frames in flight;",
         "3. what the producer sent = distinct frames received + `frames_lost`, between the first and the last sequence",
@@ -95,7 +95,12 @@ def command_line() -> str:
 
 def _helps(command: click.Command, name: str, parent: click.Context) -> Iterator[tuple[str, str]]:
     context = click.Context(
-        command, info_name=name, parent=parent, terminal_width=100, max_content_width=100, help_option_names=["-h", "--help"]
+        command,
+        info_name=name,
+        parent=parent,
+        terminal_width=100,
+        max_content_width=100,
+        help_option_names=["-h", "--help"],
     )
     yield context.command_path.removeprefix("tapeline "), command.get_help(context)
     if isinstance(command, click.Group):
