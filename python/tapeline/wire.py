@@ -17,18 +17,15 @@ depends on the chunking.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
 from tapeline import _native
 from tapeline._native import Frame, FrameLayout
 from tapeline.errors import WireError
+from tapeline.ledger import CorruptCounters, Ledger
 
 if TYPE_CHECKING:
-    from typing import Self
-
-    from tapeline._native import Buffer
+    from typing_extensions import Buffer
 
 __all__ = [
     "PERIOD_END",
@@ -50,113 +47,11 @@ PERIOD_END: Final = 2
 _DEFAULT_LAYOUT: Final = FrameLayout()
 
 
-@dataclass(frozen=True, slots=True)
-class CorruptCounters:
-    """Frames refused, one count per reason, in the order of the checks.
-
-    Attributes:
-        header_crc: The header's CRC32C does not match.
-        payload_crc: The header is good, the payload's CRC32C does not match.
-        bad_version: The header names a version other than 1.
-        bad_length: The payload length is zero or over the layout's limit.
-        truncated: The stream ended inside the payload.
-    """
-
-    header_crc: int = 0
-    payload_crc: int = 0
-    bad_version: int = 0
-    bad_length: int = 0
-    truncated: int = 0
-
-    @property
-    def total(self) -> int:
-        """Sum over all reasons."""
-        return self.header_crc + self.payload_crc + self.bad_version + self.bad_length + self.truncated
-
-    def as_dict(self) -> dict[str, int]:
-        """The counts by reason."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-
-@dataclass(frozen=True, slots=True)
-class Ledger:
-    """The account of one stream: what became of every byte and frame.
-
-    Always holds: `bytes_received` = bytes of valid frames + `bytes_discarded` + bytes pending, and
-    `frames_received` = `frames_stored` + duplicates dropped + frames in flight.
-
-    Attributes:
-        bytes_received: Bytes that came in.
-        frames_received: Valid frames, duplicates included.
-        frames_stored: Frames written; by a decoder: handed out.
-        bytes_stored: Bytes of the frames stored, headers included.
-        frames_corrupt: Frames refused, by reason.
-        resyncs: Times the place in the stream was lost and a sync marker searched for.
-        bytes_discarded: Bytes that belong to no valid frame.
-        gaps: Times the sequence jumped ahead.
-        frames_lost: Sequence numbers between the first and the last seen that never came.
-        frames_duplicate: Frames seen before; dropped unless duplicates are kept.
-        frames_reordered: Frames that came after a later one.
-        frames_late: Frames that came after their periodic was closed.
-        restarts: Producer restarts seen in the sequence.
-        datagrams_received: UDP datagrams received.
-        datagrams_dropped_by_kernel: UDP datagrams dropped because the socket's buffer was full.
-        ring_high_water_bytes: The most that waited for the writer, in bytes.
-        backpressure_ns: Time the receiver waited for the writer, in nanoseconds.
-        periodics_complete: Periodics with all their frames.
-        periodics_incomplete: Periodics closed with frames missing.
-        frames_repaired: Frames that one path lost and the other brought.
-    """
-
-    bytes_received: int = 0
-    frames_received: int = 0
-    frames_stored: int = 0
-    bytes_stored: int = 0
-    frames_corrupt: CorruptCounters = CorruptCounters()
-    resyncs: int = 0
-    bytes_discarded: int = 0
-    gaps: int = 0
-    frames_lost: int = 0
-    frames_duplicate: int = 0
-    frames_reordered: int = 0
-    frames_late: int = 0
-    restarts: int = 0
-    datagrams_received: int = 0
-    datagrams_dropped_by_kernel: int = 0
-    ring_high_water_bytes: int = 0
-    backpressure_ns: int = 0
-    periodics_complete: int = 0
-    periodics_incomplete: int = 0
-    frames_repaired: int = 0
-
-    @classmethod
-    def from_dict(cls, counts: Mapping[str, int | Mapping[str, int]]) -> Self:
-        """Make a ledger of what `as_dict` gave, as it stands in a recording's manifest.
-
-        Args:
-            counts: Names and counts; those of `frames_corrupt` in a mapping of their own. What is
-                not named is 0.
-
-        Raises:
-            TypeError: A name is not a field of the ledger.
-        """
-        plain = {name: value for name, value in counts.items() if not isinstance(value, Mapping)}
-        nested = {name: CorruptCounters(**value) for name, value in counts.items() if isinstance(value, Mapping)}
-        return cls(**plain, **nested)  # type: ignore[arg-type]
-
-    def as_dict(self) -> dict[str, int | dict[str, int]]:
-        """Names and counts in the order of the specification; `frames_corrupt` is a dict itself."""
-        counts: dict[str, int | dict[str, int]] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            counts[field.name] = value.as_dict() if isinstance(value, CorruptCounters) else value
-        return counts
-
-
 def encode_frame(
     payload: Buffer,
     sequence: int,
     timestamp_ns: int = 0,
+    *,
     stream_id: int = 0,
     flags: int = 0,
     layout: FrameLayout | None = None,

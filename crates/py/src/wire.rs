@@ -43,8 +43,8 @@ impl FrameLayout {
     #[pyo3(signature = (magic=None, version_flags=4, length_bytes=4, header_crc=true, max_payload=1 << 20))]
     fn new(
         magic: Option<&Bound<'_, PyAny>>,
-        version_flags: i64,
-        length_bytes: i64,
+        version_flags: i128,
+        length_bytes: i128,
         header_crc: bool,
         max_payload: i128,
     ) -> PyResult<Self> {
@@ -56,10 +56,18 @@ impl FrameLayout {
                 })
             })?,
         };
-        // Out of the type's range is out of the layout's: let the core say what is allowed.
-        let version_flags = u8::try_from(version_flags).unwrap_or(0);
-        let length_bytes = u8::try_from(length_bytes).unwrap_or(0);
-        let max_payload = u64::try_from(max_payload.max(0)).unwrap_or(u64::MAX);
+        let version_flags = u8::try_from(version_flags).map_err(|_| {
+            refused(frame::LayoutError::VersionFlags {
+                found: version_flags,
+            })
+        })?;
+        let length_bytes = u8::try_from(length_bytes).map_err(|_| {
+            refused(frame::LayoutError::LengthBytes {
+                found: length_bytes,
+            })
+        })?;
+        let max_payload = u64::try_from(max_payload)
+            .map_err(|_| refused(frame::LayoutError::MaxPayload { found: max_payload }))?;
         frame::FrameLayout::new(magic, version_flags, length_bytes, header_crc, max_payload)
             .map(Self)
             .map_err(refused)

@@ -55,14 +55,24 @@ impl FrameLayout {
         let stream_id = match version_flags {
             2 => false,
             4 => true,
-            found => return Err(LayoutError::VersionFlags { found }),
+            found => {
+                return Err(LayoutError::VersionFlags {
+                    found: found.into(),
+                });
+            }
         };
         let wide_length = match length_bytes {
             4 => false,
             8 => true,
-            found => return Err(LayoutError::LengthBytes { found }),
+            found => {
+                return Err(LayoutError::LengthBytes {
+                    found: found.into(),
+                });
+            }
         };
-        let refused = LayoutError::MaxPayload { found: max_payload };
+        let refused = LayoutError::MaxPayload {
+            found: max_payload.into(),
+        };
         if max_payload == 0 || max_payload > MAX_PAYLOAD_LIMIT {
             return Err(refused);
         }
@@ -276,17 +286,17 @@ pub enum LayoutError {
     /// `version_flags` is neither 2 nor 4.
     VersionFlags {
         /// What was given.
-        found: u8,
+        found: i128,
     },
     /// `length_bytes` is neither 4 nor 8.
     LengthBytes {
         /// What was given.
-        found: u8,
+        found: i128,
     },
     /// `max_payload` is 0 or above [`MAX_PAYLOAD_LIMIT`].
     MaxPayload {
         /// What was given.
-        found: u64,
+        found: i128,
     },
 }
 

@@ -42,7 +42,9 @@ impl FrameRef {
 pub struct FrameScanner {
     layout: FrameLayout,
     header_bytes: usize,
-    finder: Finder<'static>,
+    /// Boxed because it is aligned for vector registers, and so would be whatever holds a scanner:
+    /// allocators of other languages that place it by size alone (Python's) break that.
+    finder: Box<Finder<'static>>,
     counters: FrameCounters,
     needed: usize,
     /// The byte before the first unconsumed one was the end of a valid or skipped frame, or the
@@ -60,7 +62,7 @@ impl FrameScanner {
         Self {
             layout,
             header_bytes: layout.header_bytes(),
-            finder: Finder::new(layout.magic()).into_owned(),
+            finder: Box::new(Finder::new(layout.magic()).into_owned()),
             counters: FrameCounters::default(),
             needed: 1,
             in_step: true,
