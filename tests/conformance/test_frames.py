@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 
 import pytest
-from _twins import frames as twin
 
+from _twins import frames as twin
 from tapeline import wire
 
 VECTORS = sorted((Path(__file__).parents[2] / "vectors" / "wire").glob("*.json"))
