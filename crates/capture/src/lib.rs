@@ -1,3 +1,29 @@
 //! Threads, sources, sinks, rotation: the recorder.
+//!
+//! ```text
+//! source ─▶ receive (ring blocks, scanned in place) ─▶ ring ─▶ write (sequence, assembly) ─▶ sink::segment
+//!                                                                                              │
+//!                                                            keeper: close, sync, manifest, retention ◀┘
+//! ```
+//!
+//! Everything decidable from bytes is in `tapeline-wire`; here bytes move, threads wait, and counters are published.
 
 #![forbid(unsafe_code)]
+
+pub mod config;
+pub mod error;
+pub mod fs;
+mod index;
+mod keeper;
+pub mod manifest;
+mod metrics;
+mod receive;
+mod recorder;
+mod recover;
+mod sink;
+mod source;
+mod status;
+mod write;
+
+pub use recorder::{Recorder, recover_directory};
+pub use recover::Report;

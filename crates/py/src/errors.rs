@@ -1,6 +1,89 @@
-//! Bindings of `tapeline.errors`.
+//! The only place where errors of the crates become Python exceptions (`tapeline.errors`).
 
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tapeline_capture::error::{Error as CaptureError, ErrorKind as CaptureKind};
+
+/// Make an exception of a class of `tapeline.errors`, with attributes.
+pub(crate) fn make(
+    py: Python<'_>,
+    class: &str,
+    text: &str,
+    attributes: &[(&str, Option<Py<PyAny>>)],
+) -> PyErr {
+    let build = || -> PyResult<PyErr> {
+        let kwargs = PyDict::new(py);
+        for (name, value) in attributes {
+            kwargs.set_item(name, value.as_ref())?;
+        }
+        let exception = py
+            .import("tapeline.errors")?
+            .getattr(class)?
+            .call((text,), Some(&kwargs))?;
+        Ok(PyErr::from_value(exception))
+    };
+    build().unwrap_or_else(|e| e)
+}
+
+/// `OSError`, or its subclass for the number, with the file's name.
+pub(crate) fn os_error(
+    error: &std::io::Error,
+    text: &str,
+    path: Option<&std::path::Path>,
+) -> PyErr {
+    let Some(errno) = error.raw_os_error().or_else(|| errno_of(error.kind())) else {
+        return PyOSError::new_err(text.to_owned());
+    };
+    match path {
+        Some(path) => PyOSError::new_err((errno, text.to_owned(), path.display().to_string())),
+        None => PyOSError::new_err((errno, text.to_owned())),
+    }
+}
+
+/// The number of a kind whose number was lost when the text was made.
+fn errno_of(kind: std::io::ErrorKind) -> Option<i32> {
+    use std::io::ErrorKind;
+    Some(match kind {
+        ErrorKind::NotFound => 2,
+        ErrorKind::PermissionDenied => 13,
+        ErrorKind::AlreadyExists => 17,
+        ErrorKind::NotADirectory => 20,
+        ErrorKind::IsADirectory => 21,
+        ErrorKind::StorageFull => 28,
+        ErrorKind::AddrInUse => 98,
+        ErrorKind::AddrNotAvailable => 99,
+        _ => return None,
+    })
+}
+
+/// Errors of `tapeline-capture`.
+pub(crate) fn capture_error(py: Python<'_>, error: &CaptureError) -> PyErr {
+    let stream = error
+        .stream()
+        .and_then(|s| s.into_pyobject(py).ok())
+        .map(|s| s.into_any().unbind());
+    let path = error
+        .path()
+        .map(|p| p.display().to_string())
+        .and_then(|p| p.into_pyobject(py).ok())
+        .map(|p| p.into_any().unbind());
+    match error.kind() {
+        CaptureKind::Config(text) => make(py, "ConfigError", text, &[]),
+        CaptureKind::Io { doing, source } => {
+            let of = error
+                .stream()
+                .map_or_else(String::new, |s| format!("stream {s}: "));
+            os_error(source, &format!("{of}{doing}: {source}"), error.path())
+        }
+        _ => make(
+            py,
+            "RecorderError",
+            &error.to_string(),
+            &[("stream", stream), ("path", path)],
+        ),
+    }
+}
 
 pub(crate) fn register(_m: &Bound<'_, PyModule>) -> PyResult<()> {
     Ok(())

@@ -1,7 +1,97 @@
-//! Bindings of `tapeline.recorder`.
+//! Bindings of `tapeline.recorder`: JSON in, JSON out, the lock released while anything waits.
 
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use tapeline_capture::config::RecorderConfig;
+use tapeline_capture::{Recorder as Core, recover_directory as recover};
 
-pub(crate) fn register(_m: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use crate::errors::capture_error;
+
+/// The compiled recorder.
+#[pyclass(frozen, module = "tapeline._native")]
+struct Recorder {
+    config: RecorderConfig,
+    core: Mutex<Option<Core>>,
+}
+
+impl Recorder {
+    fn with<R>(&self, py: Python<'_>, run: impl FnOnce(&Core) -> R + Send) -> PyResult<R>
+    where
+        R: Send,
+    {
+        py.detach(|| {
+            let guard = self
+                .core
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            guard.as_ref().map(run)
+        })
+        .ok_or_else(|| PyRuntimeError::new_err("the recorder was not started"))
+    }
+}
+
+#[pymethods]
+impl Recorder {
+    #[new]
+    fn new(py: Python<'_>, config_json: &str) -> PyResult<Self> {
+        let config = RecorderConfig::from_json(config_json).map_err(|e| capture_error(py, &e))?;
+        Ok(Self {
+            config,
+            core: Mutex::new(None),
+        })
+    }
+
+    fn start(&self, py: Python<'_>) -> PyResult<()> {
+        let config = self.config.clone();
+        let core = py
+            .detach(|| Core::start(config))
+            .map_err(|e| capture_error(py, &e))?;
+        *self
+            .core
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(core);
+        Ok(())
+    }
+
+    fn wait(&self, py: Python<'_>, timeout_s: f64) -> PyResult<bool> {
+        let timeout = Duration::try_from_secs_f64(timeout_s.max(0.0)).unwrap_or(Duration::MAX);
+        let (done, failure) = self.with(py, |core| {
+            let done = core.wait(timeout);
+            (done, if done { core.take_failure() } else { None })
+        })?;
+        failure.map_or(Ok(done), |e| Err(capture_error(py, &e)))
+    }
+
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, Core::stop)
+    }
+
+    fn rotate(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, Core::rotate)
+    }
+
+    fn status(&self, py: Python<'_>) -> PyResult<String> {
+        self.with(py, |core| core.status().to_string())
+    }
+
+    fn summary(&self, py: Python<'_>) -> PyResult<String> {
+        self.with(py, |core| core.summary().to_string())
+    }
+}
+
+#[pyfunction]
+fn recover_directory(py: Python<'_>, path: PathBuf) -> PyResult<String> {
+    let report = py
+        .detach(|| recover(&path))
+        .map_err(|e| capture_error(py, &e))?;
+    serde_json::to_string(&report).map_err(|e| PyRuntimeError::new_err(e.to_string()))
+}
+
+pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<Recorder>()?;
+    m.add_function(wrap_pyfunction!(recover_directory, m)?)
 }

@@ -1,0 +1,361 @@
+//! The thread that looks after files: closes segments, syncs the open ones, keeps the manifest, makes room.
+//!
+//! It stands between the write threads and everything slow, so that a rotation or an fsync never holds up a
+//! stream until the bounded queue of jobs is full.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tapeline_sys::clock;
+
+use crate::config::{OnLowDisk, RecorderConfig, Sync};
+use crate::error::{Error, Result};
+use crate::fs::{Dir, DiskFile};
+use crate::manifest::{EvictedEntry, Manifest, rfc3339};
+use crate::sink::segment::Segment;
+use crate::source::Stop;
+use crate::write::Failure;
+
+/// How often timers are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// A step of the wall clock against the monotonic one that is worth a note.
+const CLOCK_STEP_NS: u64 = 100_000_000;
+
+/// What the keeper is asked to do.
+pub(crate) enum Job {
+    /// A segment was opened: sync it from time to time.
+    Opened(OpenFile),
+    /// A segment is full: close it and list it.
+    Close {
+        output: String,
+        segment: Box<Segment>,
+    },
+    /// Everything is written: finish.
+    Finish,
+}
+
+/// The data file of an open segment.
+pub(crate) struct OpenFile {
+    pub(crate) output: String,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn DiskFile>,
+}
+
+/// Gives the ledger of an output, in the manifest's form.
+pub(crate) type Ledgers = Box<dyn Fn(&str) -> Option<Value> + Send>;
+
+/// The keeper's own state.
+pub(crate) struct Keeper {
+    pub(crate) root: Arc<dyn Dir>,
+    pub(crate) manifest: Arc<Mutex<Manifest>>,
+    pub(crate) config: RecorderConfig,
+    /// Durability mode per output's stream.
+    pub(crate) interval: Option<Duration>,
+    pub(crate) ledgers: Ledgers,
+    pub(crate) failure: Arc<Failure>,
+    pub(crate) stop: Stop,
+    open: BTreeMap<String, OpenFile>,
+    closed_at: BTreeMap<(String, String), Instant>,
+    last_sync: Instant,
+    clock_offset: i128,
+    low_disk: bool,
+}
+
+impl Keeper {
+    pub(crate) fn new(
+        root: Arc<dyn Dir>,
+        manifest: Arc<Mutex<Manifest>>,
+        config: RecorderConfig,
+        ledgers: Ledgers,
+        failure: Arc<Failure>,
+        stop: Stop,
+    ) -> Result<Self> {
+        let mut interval = None;
+        for stream in &config.streams {
+            if let Sync::Interval(every) = stream.sync_mode()? {
+                interval = Some(interval.map_or(every, |i: Duration| i.min(every)));
+            }
+        }
+        Ok(Self {
+            root,
+            manifest,
+            config,
+            interval,
+            ledgers,
+            failure,
+            stop,
+            open: BTreeMap::new(),
+            closed_at: BTreeMap::new(),
+            last_sync: Instant::now(),
+            clock_offset: clock_offset(),
+            low_disk: false,
+        })
+    }
+
+    pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
+        let tick = self.interval.map_or(TICK, |i| i.min(TICK));
+        loop {
+            let result = match jobs.recv_timeout(tick) {
+                Ok(Job::Opened(file)) => {
+                    self.open.insert(file.output.clone(), file);
+                    Ok(())
+                }
+                Ok(Job::Close { output, segment }) => self.close(&output, *segment),
+                Ok(Job::Finish) | Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => Ok(()),
+            };
+            if let Err(e) = result.and_then(|()| self.tick()) {
+                self.fail(e);
+            }
+        }
+        let stopped = rfc3339(clock::realtime_ns());
+        self.change(|m| m.stopped = Some(stopped));
+        if let Err(e) = self.store() {
+            self.fail(e);
+        }
+    }
+
+    fn close(&mut self, output: &str, segment: Segment) -> Result<()> {
+        self.open.remove(output);
+        let entry = segment.close().map_err(|e| e.of_stream(output))?;
+        self.closed_at
+            .insert((output.to_owned(), entry.name.clone()), Instant::now());
+        self.change(|m| {
+            if let Some(stream) = m.streams.get_mut(output) {
+                stream.segments.push(entry);
+            }
+        });
+        self.retain(output)?;
+        self.store()
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        if self
+            .interval
+            .is_some_and(|every| self.last_sync.elapsed() >= every)
+        {
+            for open in self.open.values() {
+                open.file
+                    .sync_data()
+                    .map_err(|e| Error::io("syncing", &open.path, e).of_stream(&open.output))?;
+            }
+            self.last_sync = Instant::now();
+        }
+        self.watch_clock();
+        if self.config.keep_seconds.is_some() {
+            let outputs: Vec<String> = self.closed_at.keys().map(|(o, _)| o.clone()).collect();
+            let mut changed = false;
+            for output in outputs {
+                changed |= self.retain(&output)?;
+            }
+            if changed {
+                self.store()?;
+            }
+        }
+        self.watch_disk()
+    }
+
+    /// Apply `keep_*`; true when something was removed.
+    fn retain(&mut self, output: &str) -> Result<bool> {
+        let mut changed = false;
+        while let Some(reason) = self.surplus(output) {
+            if !self.evict(output, reason)? {
+                break;
+            }
+            changed = true;
+        }
+        Ok(changed)
+    }
+
+    /// Which rule the oldest segment of an output breaks.
+    fn surplus(&self, output: &str) -> Option<&'static str> {
+        let manifest = self.manifest.lock().ok()?;
+        let segments = &manifest.streams.get(output)?.segments;
+        let oldest = segments.first()?;
+        if self
+            .config
+            .keep_segments
+            .is_some_and(|keep| segments.len() as u64 > keep)
+        {
+            return Some("keep_segments");
+        }
+        if self
+            .config
+            .keep_bytes
+            .is_some_and(|keep| segments.iter().map(|s| s.bytes).sum::<u64>() > keep)
+        {
+            return Some("keep_bytes");
+        }
+        let age = self
+            .closed_at
+            .get(&(output.to_owned(), oldest.name.clone()))
+            .map(Instant::elapsed)?;
+        self.config
+            .keep_seconds
+            .is_some_and(|keep| age.as_secs_f64() > keep)
+            .then_some("keep_seconds")
+    }
+
+    /// Remove the oldest finished segment of an output; false when there is none.
+    fn evict(&mut self, output: &str, reason: &str) -> Result<bool> {
+        let (entry, directory) = {
+            let Ok(mut manifest) = self.manifest.lock() else {
+                return Ok(false);
+            };
+            let Some(stream) = manifest.streams.get_mut(output) else {
+                return Ok(false);
+            };
+            if stream.segments.is_empty() {
+                return Ok(false);
+            }
+            let entry = stream.segments.remove(0);
+            stream.evicted.push(EvictedEntry {
+                name: entry.name.clone(),
+                bytes: entry.bytes,
+                frames: entry.frames,
+                first_sequence: entry.first_sequence,
+                last_sequence: entry.last_sequence,
+                reason: reason.into(),
+            });
+            (
+                entry,
+                stream
+                    .directory
+                    .clone()
+                    .unwrap_or_else(|| output.to_owned()),
+            )
+        };
+        self.closed_at
+            .remove(&(output.to_owned(), entry.name.clone()));
+        // The manifest first says that they go, then they go: a crash between leaves files that are not listed, never
+        // a list of files that are not there.
+        self.store()?;
+        let dir = self
+            .root
+            .subdir(&directory, false)
+            .map_err(|e| Error::io("opening", self.root.path(), e))?;
+        for name in [&entry.name, &entry.index.name] {
+            match dir.remove(name) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("removing", &dir.path().join(name), e));
+                }
+                _ => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// Free space: act at the floor, once per fall below it.
+    fn watch_disk(&mut self) -> Result<()> {
+        let Ok((free, total)) = self.root.free_bytes() else {
+            return Ok(());
+        };
+        let floor = self
+            .config
+            .min_free_bytes
+            .unwrap_or_else(|| (1 << 30).min(total / 20));
+        if free >= floor {
+            self.low_disk = false;
+            return Ok(());
+        }
+        if self.config.on_low_disk == OnLowDisk::Evict {
+            let mut evicted = 0;
+            while self.root.free_bytes().is_ok_and(|(free, _)| free < floor) {
+                let Some(output) = self.oldest() else { break };
+                if !self.evict(&output, "min_free_bytes")? {
+                    break;
+                }
+                evicted += 1;
+            }
+            if evicted > 0 {
+                self.note("low_disk", None, format!("{free} bytes were free, the floor is {floor}: removed {evicted} of the oldest segments"));
+                self.store()?;
+            }
+            if self.root.free_bytes().is_ok_and(|(free, _)| free >= floor) {
+                return Ok(());
+            }
+        }
+        if !self.low_disk {
+            self.low_disk = true;
+            let text = format!(
+                "{free} bytes are free in {}, the floor min_free_bytes is {floor}: recording stops",
+                self.root.path().display()
+            );
+            self.note("low_disk", None, text.clone());
+            self.failure.set(Error::state(text));
+            self.stop.request();
+        }
+        Ok(())
+    }
+
+    /// The output with the oldest finished segment.
+    fn oldest(&self) -> Option<String> {
+        let manifest = self.manifest.lock().ok()?;
+        let start = |name: &str| name.rsplit('_').next().unwrap_or_default().to_owned();
+        manifest
+            .streams
+            .iter()
+            .filter_map(|(output, s)| {
+                s.segments
+                    .first()
+                    .map(|oldest| (start(&oldest.name), output.clone()))
+            })
+            .min()
+            .map(|(_, output)| output)
+    }
+
+    fn watch_clock(&mut self) {
+        let now = clock_offset();
+        let step = now - self.clock_offset;
+        if step.unsigned_abs() > u128::from(CLOCK_STEP_NS) {
+            #[allow(clippy::cast_precision_loss)]
+            let seconds = step as f64 / 1e9;
+            self.note(
+                "clock_step",
+                None,
+                format!("the host's clock stepped by {seconds:+.3} s"),
+            );
+            self.clock_offset = now;
+        }
+    }
+
+    fn note(&self, kind: &str, stream: Option<&str>, text: String) {
+        self.change(|m| m.event(clock::realtime_ns(), kind, stream, text));
+    }
+
+    fn fail(&self, error: Error) {
+        self.note("error", error.stream(), error.to_string());
+        self.failure.set(error);
+        self.stop.request();
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Manifest)) {
+        if let Ok(mut manifest) = self.manifest.lock() {
+            change(&mut manifest);
+        }
+    }
+
+    /// Rewrite the manifest, ledgers included.
+    fn store(&self) -> Result<()> {
+        let Ok(mut manifest) = self.manifest.lock() else {
+            return Ok(());
+        };
+        for (name, stream) in &mut manifest.streams {
+            if let Some(ledger) = (self.ledgers)(name) {
+                stream.ledger = ledger;
+            }
+        }
+        let copy = manifest.clone();
+        drop(manifest);
+        copy.store(&*self.root)
+            .map_err(|e| Error::io("writing", &self.root.path().join(crate::manifest::NAME), e))
+    }
+}
+
+fn clock_offset() -> i128 {
+    i128::from(clock::realtime_ns()) - i128::from(clock::monotonic_ns())
+}

@@ -1,0 +1,344 @@
+//! The receive thread's half of a stream: bytes from a source into the ring, validated where they lie.
+//!
+//! A block of the ring is filled by the source, scanned behind each arrival while the bytes are still in
+//! cache, and published with the frames found in it. What is left of a frame that the end of the block
+//! cut moves to the start of the next block: the only copy, and of less than one frame per block.
+//!
+//! The trap: a block must be published soon when little arrives (`PUBLISH_AGE`), but publishing a nearly
+//! empty block costs a whole one of the ring, so that is only done while the writer has nothing else to do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tapeline_ring::{Block, Producer};
+use tapeline_sys::clock;
+use tapeline_wire::frame::{FrameRef, FrameScanner};
+
+use crate::metrics::{Published, RECEIVED, Received};
+
+/// Bytes after which a block is passed on while the writer keeps up: small enough that receiver, ring and
+/// writer work in the second-level cache, large enough for writes of the size that spec 7 asks for.
+const PASS_ON: usize = 512 << 10;
+/// Most bytes to ask of a source at once, for the same reason.
+pub(crate) const READ: usize = 256 << 10;
+/// How long a frame may wait in a block that is not full.
+const PUBLISH_AGE: Duration = Duration::from_millis(10);
+/// Descriptors in a block before it is passed on.
+const MAX_FRAMES: usize = 32 << 10;
+
+/// What travels with the bytes of a block.
+pub(crate) struct Batch {
+    /// Valid frames; offsets are those in the block.
+    pub(crate) frames: Vec<FrameRef>,
+    /// When which frames were received.
+    pub(crate) marks: Vec<Mark>,
+}
+
+/// Frames from `first_frame` on were received at `received_ns`.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark {
+    pub(crate) first_frame: usize,
+    pub(crate) received_ns: u64,
+    /// The first frames of a connection.
+    pub(crate) new_connection: bool,
+}
+
+impl Batch {
+    /// With room for every frame that a block normally carries.
+    pub(crate) fn new() -> Self {
+        Self {
+            frames: Vec::with_capacity(MAX_FRAMES),
+            marks: Vec::with_capacity(1024),
+        }
+    }
+}
+
+/// What a source thread shares with the rest.
+#[derive(Default)]
+pub(crate) struct SourceShared {
+    pub(crate) received: Published<RECEIVED>,
+    pub(crate) finished: AtomicBool,
+}
+
+/// The receive side of one source.
+pub(crate) struct Receiver {
+    producer: Producer<Batch>,
+    scanner: FrameScanner,
+    block: Option<Block<Batch>>,
+    /// Start of what is not consumed, end of what is filled, in the current block.
+    consumed: usize,
+    filled: usize,
+    opened: Instant,
+    new_connection: bool,
+    /// Set by the source, published with the rest.
+    pub(crate) counters: Received,
+    shared: Arc<SourceShared>,
+    block_bytes: usize,
+}
+
+/// The writer is gone: nothing more can be stored.
+#[derive(Debug)]
+pub(crate) struct WriterGone;
+
+impl Receiver {
+    pub(crate) fn new(
+        producer: Producer<Batch>,
+        scanner: FrameScanner,
+        shared: Arc<SourceShared>,
+        block_bytes: usize,
+    ) -> Self {
+        Self {
+            producer,
+            scanner,
+            block: None,
+            consumed: 0,
+            filled: 0,
+            opened: Instant::now(),
+            new_connection: true,
+            counters: Received::default(),
+            shared,
+            block_bytes,
+        }
+    }
+
+    /// Free space for the source to fill, at least `min` bytes of it (at most a quarter of a block may be asked for).
+    pub(crate) fn space(&mut self, min: usize) -> Result<&mut [u8], WriterGone> {
+        let full = match &self.block {
+            None => true,
+            Some(block) => {
+                let target = if self.producer.in_flight_bytes() <= 2 * PASS_ON as u64 {
+                    PASS_ON
+                } else {
+                    self.block_bytes
+                };
+                // A frame longer than what is left of the block can never be completed in it.
+                let completable = self.consumed + self.scanner.needed() <= self.block_bytes;
+                self.block_bytes - self.filled < min.max(1)
+                    || !completable
+                    || (self.filled >= target && self.consumed > 0)
+                    || block.tag.frames.len() >= MAX_FRAMES - READ / 32
+            }
+        };
+        if full {
+            self.next_block()?;
+        }
+        let filled = self.filled;
+        match self
+            .block
+            .as_mut()
+            .and_then(|b| b.bytes_mut().get_mut(filled..))
+        {
+            Some(space) => Ok(space),
+            None => Err(WriterGone),
+        }
+    }
+
+    /// The source put `bytes` bytes of a byte stream at the start of `space`.
+    pub(crate) fn received(&mut self, bytes: usize, received_ns: u64) {
+        self.counters.bytes_received += bytes as u64;
+        self.filled += bytes;
+        if self.filled - self.consumed >= self.scanner.needed() {
+            self.scan(received_ns, false);
+        }
+        self.after_arrival();
+    }
+
+    /// The byte stream ended: what is pending is decided, and the next frame begins a connection.
+    pub(crate) fn end_of_stream(&mut self, received_ns: u64) {
+        self.scan(received_ns, true);
+        self.new_connection = true;
+        self.publish_counters();
+    }
+
+    /// The source put a run of datagrams into `space`: `bytes` at `offset`, each `segment_bytes` long but the last.
+    pub(crate) fn datagrams(
+        &mut self,
+        offset: usize,
+        bytes: usize,
+        segment_bytes: usize,
+        received_ns: u64,
+    ) {
+        let Some(block) = self.block.as_mut() else {
+            return;
+        };
+        let mut frames = std::mem::take(&mut block.tag.frames);
+        let first = frames.len();
+        let base = self.filled + offset;
+        let run = block.bytes().get(base..base + bytes).unwrap_or_default();
+        let mut at = base;
+        for datagram in run.chunks(segment_bytes.max(1)) {
+            let mut from = 0;
+            while let Some(rest) = datagram.get(from..).filter(|r| !r.is_empty()) {
+                let before = frames.len();
+                let used = self.scanner.scan(rest, true, usize::MAX, &mut frames);
+                shift(&mut frames, before, at + from);
+                from += used.max(1);
+            }
+            at += datagram.len();
+            self.counters.datagrams_received += 1;
+        }
+        if frames.len() > first {
+            block.tag.marks.push(Mark {
+                first_frame: first,
+                received_ns,
+                new_connection: std::mem::take(&mut self.new_connection),
+            });
+        }
+        block.tag.frames = frames;
+        self.counters.bytes_received += bytes as u64;
+    }
+
+    /// After the last of a batch of `datagrams`: `bytes` of `space` are used, holes included.
+    pub(crate) fn datagrams_end(&mut self, bytes: usize) {
+        self.filled += bytes;
+        self.consumed = self.filled;
+        self.after_arrival();
+    }
+
+    /// Nothing arrived for a while: pass on what is there, if the writer waits for it.
+    pub(crate) fn idle(&mut self) {
+        self.pass_on_if_waited_for();
+        self.publish_counters();
+    }
+
+    /// Pass on everything and leave; the writer sees the end.
+    pub(crate) fn finish(mut self) {
+        if let Some(mut block) = self.block.take() {
+            block.set_filled(self.consumed);
+            self.producer.publish(block);
+        }
+        self.publish_counters();
+        self.shared.finished.store(true, Ordering::Release);
+    }
+
+    /// Whether the writer has given up.
+    pub(crate) fn writer_gone(&self) -> bool {
+        self.producer.consumer_gone()
+    }
+
+    /// Valid frames so far.
+    pub(crate) fn frames_received(&self) -> u64 {
+        self.scanner.counters().frames_received
+    }
+
+    /// Bytes of an unfinished frame.
+    pub(crate) fn pending(&self) -> usize {
+        self.filled - self.consumed
+    }
+
+    fn scan(&mut self, received_ns: u64, end: bool) {
+        let Some(block) = self.block.as_mut() else {
+            return;
+        };
+        let mut frames = std::mem::take(&mut block.tag.frames);
+        let first = frames.len();
+        while let Some(fresh) = block.bytes().get(self.consumed..self.filled) {
+            let before = frames.len();
+            let used = self.scanner.scan(fresh, end, usize::MAX, &mut frames);
+            shift(&mut frames, before, self.consumed);
+            self.consumed += used;
+            if !end || used == 0 || self.consumed == self.filled {
+                break;
+            }
+        }
+        if frames.len() > first {
+            block.tag.marks.push(Mark {
+                first_frame: first,
+                received_ns,
+                new_connection: std::mem::take(&mut self.new_connection),
+            });
+        }
+        block.tag.frames = frames;
+    }
+
+    fn after_arrival(&mut self) {
+        if self.opened.elapsed() >= PUBLISH_AGE {
+            self.pass_on_if_waited_for();
+            self.publish_counters();
+        }
+    }
+
+    fn pass_on_if_waited_for(&mut self) {
+        let waiting = self
+            .block
+            .as_ref()
+            .is_some_and(|b| !b.tag.frames.is_empty());
+        if waiting && self.producer.idle() {
+            let _ = self.next_block();
+            self.producer.flush();
+        }
+    }
+
+    /// Publish the current block and go on in the next one, the pending bytes first.
+    fn next_block(&mut self) -> Result<(), WriterGone> {
+        let mut next = self.claim()?;
+        next.tag.frames.clear();
+        next.tag.marks.clear();
+        if let Some(mut block) = self.block.take() {
+            let tail = self.filled - self.consumed;
+            if let (Some(from), Some(to)) = (
+                block.bytes().get(self.consumed..self.filled),
+                next.bytes_mut().get_mut(..tail),
+            ) {
+                to.copy_from_slice(from);
+            }
+            block.set_filled(self.consumed);
+            self.producer.publish(block);
+            self.filled = tail;
+        } else {
+            self.filled = 0;
+        }
+        self.consumed = 0;
+        self.opened = Instant::now();
+        self.block = Some(next);
+        self.publish_counters();
+        Ok(())
+    }
+
+    fn claim(&mut self) -> Result<Block<Batch>, WriterGone> {
+        if let Some(block) = self.producer.claim() {
+            return Ok(block);
+        }
+        let since = Instant::now();
+        loop {
+            let claimed = self.producer.claim_timeout(Duration::from_millis(50));
+            if claimed.is_some() || self.producer.consumer_gone() {
+                self.counters.backpressure_ns +=
+                    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                return claimed.ok_or(WriterGone);
+            }
+        }
+    }
+
+    /// Make the counters visible; they satisfy the conservation laws between arrivals.
+    pub(crate) fn publish_counters(&mut self) {
+        let seen = self.scanner.counters();
+        let c = &mut self.counters;
+        c.frames_received = seen.frames_received;
+        c.valid_bytes = seen.valid_bytes;
+        c.bytes_discarded = seen.bytes_discarded;
+        c.resyncs = seen.resyncs;
+        c.header_crc = seen.corrupt.header_crc;
+        c.payload_crc = seen.corrupt.payload_crc;
+        c.bad_version = seen.corrupt.bad_version;
+        c.bad_length = seen.corrupt.bad_length;
+        c.truncated = seen.corrupt.truncated;
+        c.pending_bytes = (self.filled - self.consumed) as u64;
+        c.ring_used_bytes = self.producer.in_flight_bytes();
+        c.ring_high_water_bytes = self.producer.high_water_bytes();
+        self.shared.received.publish(c.to_array());
+    }
+}
+
+/// Offsets relative to a scanned slice become offsets in the block.
+fn shift(frames: &mut [FrameRef], first: usize, by: usize) {
+    for frame in frames.iter_mut().skip(first) {
+        frame.offset += by;
+    }
+}
+
+/// Time of receipt.
+pub(crate) fn now_ns() -> u64 {
+    clock::realtime_ns()
+}

@@ -1,0 +1,628 @@
+//! The recorder: binds sources, starts the threads, and ends them in one order.
+//!
+//! Per source a receive thread, per stream a write thread, one keeper, one supervisor that joins them all. A stop
+//! goes one way: sources drain and end, rings empty, writers finish assembly and segments, the keeper closes them and
+//! writes the manifest. Everything that can be refused is refused by `start`, before a thread runs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use tapeline_sys::clock;
+use tapeline_wire::frame::FrameScanner;
+
+use crate::config::{RecorderConfig, StreamConfig, check_stream_name};
+use crate::error::{Error, Result};
+use crate::fs::{Dir, RealDir};
+use crate::keeper::{Job, Keeper};
+use crate::manifest::{Event, Loaded, Manifest, StreamEntry, ledger_json, rfc3339};
+use crate::receive::{Batch, Receiver, SourceShared};
+use crate::recover::{Report, add_ledgers, reconcile, recover_stream};
+use crate::source::{Source, Stop};
+use crate::status::StreamShared;
+use crate::write::{Failure, FramesLimit, OutputShared, Outputs, StreamWriter, WriterSettings};
+
+/// Segments waiting to be closed before a write thread waits for the keeper.
+const JOBS: usize = 16;
+
+/// A running, or finished, recording.
+pub struct Recorder {
+    config: RecorderConfig,
+    stop: Stop,
+    failure: Arc<Failure>,
+    streams: Vec<Arc<StreamShared>>,
+    manifest: Arc<Mutex<Manifest>>,
+    finished: Arc<(Mutex<bool>, Condvar)>,
+    supervisor: Option<JoinHandle<()>>,
+    report: Report,
+}
+
+/// What an earlier session of a stream left: its ledger and the next segment number.
+#[derive(Clone, Default)]
+struct Past {
+    ledger: Value,
+    next_number: u64,
+}
+
+impl Recorder {
+    /// Check the configuration, claim the directory, recover what a crash left, bind every source, and run.
+    ///
+    /// # Errors
+    /// `Config` for a bad setting; `Io` with the stream for an address or file, with the path for the directory.
+    pub fn start(config: RecorderConfig) -> Result<Self> {
+        config.check()?;
+        let root = RealDir::open(&config.out, true)
+            .map_err(|e| Error::io("opening the recording", &config.out, e))?;
+        root.lock().map_err(|e| match e.kind() {
+            std::io::ErrorKind::ResourceBusy => Error::state(format!(
+                "{} is being written by another recorder",
+                config.out.display()
+            )),
+            _ => Error::io("locking the recording", &config.out, e),
+        })?;
+        let root = Arc::new(root);
+        let mut sources = Vec::new();
+        for stream in &config.streams {
+            let opened: Result<Vec<Source>> = stream
+                .sources
+                .iter()
+                .map(|s| Source::open(s, stream))
+                .collect();
+            sources.push(opened?);
+        }
+        let dir: Arc<dyn Dir> = Arc::clone(&root) as Arc<dyn Dir>;
+        let (manifest, pasts, report) = open_recording(&dir, &config)?;
+        let manifest = Arc::new(Mutex::new(manifest));
+        let stop = Stop::default();
+        let failure = Arc::new(Failure::default());
+        let (keeper_jobs, jobs) = sync_channel(JOBS);
+        let limit = config.count.map(|limit| {
+            Arc::new(FramesLimit {
+                stored: AtomicU64::new(0),
+                limit,
+                stop: stop.clone(),
+            })
+        });
+
+        let mut streams = Vec::new();
+        let mut workers: Vec<JoinHandle<()>> = Vec::new();
+        let mut starts: Vec<Box<dyn FnOnce() -> Result<JoinHandle<()>> + Send>> = Vec::new();
+        for (stream, opened) in config.streams.iter().zip(sources) {
+            let urls = opened
+                .iter()
+                .zip(&stream.sources)
+                .map(|(s, c)| s.url(c))
+                .collect();
+            let shared = Arc::new(StreamShared::new(stream, urls, opened.len()));
+            let layout = stream.layout.layout()?;
+            let (block_bytes, blocks) = stream.ring_blocks(&layout)?;
+            let mut consumers = Vec::new();
+            for (i, source) in opened.into_iter().enumerate() {
+                let (producer, consumer) = tapeline_ring::ring(block_bytes, blocks, Batch::new)
+                    .map_err(|e| Error::io_bare("making the ring", e).of_stream(&stream.name))?;
+                consumers.push(consumer);
+                let source_shared = shared.sources.get(i).map(Arc::clone).unwrap_or_default();
+                let receiver = Receiver::new(
+                    producer,
+                    FrameScanner::new(layout),
+                    Arc::clone(&source_shared),
+                    block_bytes,
+                );
+                let (stop, failure, name) =
+                    (stop.clone(), Arc::clone(&failure), stream.name.clone());
+                starts.push(Box::new(move || {
+                    thread(&format!("recv-{name}"), move || {
+                        receive(source, receiver, &stop, &failure, &name, &source_shared)
+                    })
+                }));
+            }
+            let settings = WriterSettings {
+                assemble: stream.assemble_options()?,
+                sync: stream.sync_mode()?,
+                rotate_bytes: stream.rotate_bytes,
+                rotate_after: stream
+                    .rotate_seconds
+                    .and_then(|s| Duration::try_from_secs_f64(s).ok()),
+                keep_duplicates: stream.keep_duplicates,
+                split: stream.split_by_stream_id,
+                window: stream.reorder_window,
+                max_held_blocks: blocks / 4,
+                frames_limit: limit.clone(),
+            };
+            let opener = Opener {
+                root: Arc::clone(&dir),
+                stream: stream.clone(),
+                shared: Arc::clone(&shared),
+                manifest: Arc::clone(&manifest),
+                pasts: pasts.clone(),
+            };
+            let writer =
+                StreamWriter::new(settings, consumers, Box::new(opener), keeper_jobs.clone())?;
+            let (stop, failure, name) = (stop.clone(), Arc::clone(&failure), stream.name.clone());
+            starts.push(Box::new(move || {
+                thread(&format!("write-{name}"), move || {
+                    if let Err(e) = writer.run() {
+                        failure.set(e.of_stream(&name));
+                        stop.request();
+                    }
+                })
+            }));
+            streams.push(shared);
+        }
+        let ledgers = {
+            let streams = streams.clone();
+            let bases = pasts.clone();
+            Box::new(move |name: &str| {
+                let session = streams.iter().find_map(|s| s.ledger_of(name))?;
+                let base = bases.get(name).map_or(&Value::Null, |p| &p.ledger);
+                Some(add_ledgers(base, &ledger_json(&session)))
+            })
+        };
+        let keeper = Keeper::new(
+            Arc::clone(&dir),
+            Arc::clone(&manifest),
+            config.clone(),
+            ledgers,
+            Arc::clone(&failure),
+            stop.clone(),
+        )?;
+        let keeper = thread("keeper", move || keeper.run(&jobs))?;
+        for start in starts {
+            workers.push(start()?);
+        }
+        let finished = Arc::new((Mutex::new(false), Condvar::new()));
+        let supervisor = {
+            let finished = Arc::clone(&finished);
+            thread("supervisor", move || {
+                supervise(workers, &keeper_jobs, keeper);
+                // The claim on the directory ends with its last handle.
+                drop(root);
+                if let Ok(mut done) = finished.0.lock() {
+                    *done = true;
+                }
+                finished.1.notify_all();
+            })?
+        };
+        Ok(Self {
+            config,
+            stop,
+            failure,
+            streams,
+            manifest,
+            finished,
+            supervisor: Some(supervisor),
+            report,
+        })
+    }
+
+    /// Ask for the end; what has arrived is still recorded. Returns at once.
+    pub fn stop(&self) {
+        self.stop.request();
+    }
+
+    /// Close every open segment at its next boundary and go on in a new one.
+    pub fn rotate(&self) {
+        for stream in &self.streams {
+            stream.rotate();
+        }
+    }
+
+    /// Wait for the end at most `timeout`; true when everything is written and closed.
+    #[must_use]
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let Ok(done) = self.finished.0.lock() else {
+            return true;
+        };
+        self.finished
+            .1
+            .wait_timeout_while(done, timeout, |done| !*done)
+            .map_or(true, |(done, _)| *done)
+    }
+
+    /// What failed, once.
+    #[must_use]
+    pub fn take_failure(&self) -> Option<Error> {
+        self.failure.take()
+    }
+
+    /// What recovery found at the start.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The state now, as JSON (`_native.Recorder.status`).
+    #[must_use]
+    pub fn status(&self) -> Value {
+        let mut streams = Map::new();
+        for stream in &self.streams {
+            let mut entry = stream.status();
+            if let (Value::Object(map), Some(error)) = (&mut entry, self.failure.text()) {
+                map.insert("error".into(), error.into());
+            }
+            streams.insert(stream.name.clone(), entry);
+        }
+        json!({"finished": self.wait(Duration::ZERO), "streams": streams, "events": self.events()})
+    }
+
+    /// What was recorded, as JSON (`_native.Recorder.summary`).
+    #[must_use]
+    pub fn summary(&self) -> Value {
+        let mut streams = Map::new();
+        let mut lost = false;
+        for stream in &self.streams {
+            for (name, ledger) in stream.ledgers() {
+                lost |= ledger.frames_lost > 0
+                    || ledger.bytes_discarded > 0
+                    || ledger.datagrams_dropped_by_kernel > 0
+                    || ledger.frames_stored
+                        + if stream.keeps_duplicates(&self.config) {
+                            0
+                        } else {
+                            ledger.frames_duplicate
+                        }
+                        != ledger.frames_received;
+                let files = self.files_of(&name);
+                streams.insert(name, json!({"ledger": ledger_json(&ledger), "files": files, "error": self.failure.text()}));
+            }
+        }
+        json!({"streams": streams, "out": self.config.out, "lost_anything": lost, "events": self.events()})
+    }
+
+    fn events(&self) -> Vec<Event> {
+        self.manifest
+            .lock()
+            .map(|m| m.events.clone())
+            .unwrap_or_default()
+    }
+
+    fn files_of(&self, name: &str) -> Vec<String> {
+        let Ok(manifest) = self.manifest.lock() else {
+            return Vec::new();
+        };
+        manifest.streams.get(name).map_or_else(Vec::new, |s| {
+            let out =
+                std::path::absolute(&self.config.out).unwrap_or_else(|_| self.config.out.clone());
+            let directory = out.join(s.directory.as_deref().unwrap_or(name));
+            s.segments
+                .iter()
+                .flat_map(|e| [&e.name, &e.index.name])
+                .map(|file| directory.join(file).display().to_string())
+                .collect()
+        })
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.stop.request();
+        if let Some(supervisor) = self.supervisor.take() {
+            let _ = supervisor.join();
+        }
+    }
+}
+
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    Builder::new()
+        .name(name.chars().take(15).collect())
+        .spawn(run)
+        .map_err(|e| Error::io_bare("starting a thread", e))
+}
+
+fn receive(
+    source: Source,
+    receiver: Receiver,
+    stop: &Stop,
+    failure: &Failure,
+    name: &str,
+    shared: &SourceShared,
+) {
+    if let Err(e) = source.run(receiver, stop) {
+        failure.set(e.of_stream(name));
+        stop.request();
+    }
+    shared.finished.store(true, Ordering::Release);
+}
+
+fn supervise(workers: Vec<JoinHandle<()>>, jobs: &SyncSender<Job>, keeper: JoinHandle<()>) {
+    for worker in workers {
+        let _ = worker.join();
+    }
+    let _ = jobs.send(Job::Finish);
+    let _ = keeper.join();
+}
+
+/// Load or begin the manifest, and recover every stream that the configuration names or the manifest lists.
+fn open_recording(
+    root: &Arc<dyn Dir>,
+    config: &RecorderConfig,
+) -> Result<(Manifest, BTreeMap<String, Past>, Report)> {
+    let now = clock::realtime_ns();
+    let path = config.out.join(crate::manifest::NAME);
+    let loaded =
+        Manifest::load(&**root).map_err(|e| Error::io("reading the manifest", &path, e))?;
+    let resumed = !matches!(loaded, Loaded::Missing);
+    let mut manifest = match loaded {
+        Loaded::Manifest(m) => *m,
+        Loaded::Missing => begin(now),
+        Loaded::Unreadable(why) => {
+            let aside = format!("{}.unreadable-{now}", crate::manifest::NAME);
+            root.rename(crate::manifest::NAME, &aside, false)
+                .map_err(|e| Error::io("setting the manifest aside", &path, e))?;
+            let mut m = begin(now);
+            m.event(
+                now,
+                "error",
+                None,
+                format!("the manifest could not be read ({why}); it is now {aside}"),
+            );
+            m
+        }
+    };
+    manifest.tool = tool();
+    manifest.stopped = None;
+    manifest.config = serde_json::to_value(config).unwrap_or(Value::Null);
+    if resumed {
+        manifest.event(
+            now,
+            "restart",
+            None,
+            "recording goes on in a directory that has one".into(),
+        );
+    }
+    for stream in &config.streams {
+        let entry = manifest
+            .streams
+            .entry(stream.name.clone())
+            .or_insert_with(|| entry_of(stream, None));
+        entry.layout = stream.layout.clone();
+        entry.assembly.clone_from(&stream.assembly);
+        entry.sources = stream.sources.iter().map(|s| s.url.clone()).collect();
+        root.subdir(&stream.name, true).map_err(|e| {
+            Error::io(
+                "making the stream's directory",
+                &config.out.join(&stream.name),
+                e,
+            )
+        })?;
+    }
+    let (pasts, report) = recover_all(root, &mut manifest, now)?;
+    manifest
+        .store(&**root)
+        .map_err(|e| Error::io("writing the manifest", &path, e))?;
+    Ok((manifest, pasts, report))
+}
+
+/// Recover every stream of a manifest; its entries then say what is there.
+fn recover_all(
+    root: &Arc<dyn Dir>,
+    manifest: &mut Manifest,
+    now: u64,
+) -> Result<(BTreeMap<String, Past>, Report)> {
+    let mut report = Report::default();
+    let mut pasts = BTreeMap::new();
+    for name in root
+        .list_dirs()
+        .map_err(|e| Error::io("listing", root.path(), e))?
+    {
+        if check_stream_name(&name).is_ok() && !manifest.streams.contains_key(&name) {
+            adopt(root, manifest, &name)?;
+        }
+    }
+    let mut notes = Vec::new();
+    for (name, entry) in &mut manifest.streams {
+        let directory = entry.directory.clone().unwrap_or_else(|| name.clone());
+        let Ok(dir) = root.subdir(&directory, false) else {
+            report
+                .problems
+                .push(format!("the directory of stream {name} is missing"));
+            continue;
+        };
+        let rule = rule_of(&entry.assembly);
+        let found = recover_stream(
+            &dir,
+            name,
+            &entry.layout,
+            rule,
+            &entry.segments,
+            &mut report,
+        )
+        .map_err(|e| e.of_stream(name))?;
+        let kept = |f: fn(&crate::manifest::SegmentEntry) -> u64| {
+            found.segments.iter().map(f).sum::<u64>()
+        };
+        let evicted =
+            |f: fn(&crate::manifest::EvictedEntry) -> u64| entry.evicted.iter().map(f).sum::<u64>();
+        let (frames, bytes) = (
+            kept(|s| s.frames) + evicted(|s| s.frames),
+            kept(|s| s.bytes) + evicted(|s| s.bytes),
+        );
+        for r in &found.recovered {
+            let tail = r.tail.as_ref().map_or_else(String::new, |t| {
+                format!(", {} bytes moved to {t}", r.bytes_cut)
+            });
+            notes.push((
+                name.clone(),
+                format!(
+                    "{}: {} frames in {} bytes were whole{tail}",
+                    r.name, r.frames, r.bytes_kept
+                ),
+            ));
+        }
+        entry.segments = found.segments;
+        entry.recovered.extend(found.recovered);
+        if entry.ledger.is_null() {
+            entry.ledger = ledger_json(&tapeline_wire::ledger::Ledger::default());
+        }
+        reconcile(&mut entry.ledger, frames, bytes);
+        pasts.insert(
+            name.clone(),
+            Past {
+                ledger: entry.ledger.clone(),
+                next_number: found.next_number,
+            },
+        );
+    }
+    for (name, text) in notes {
+        manifest.event(now, "recovered", Some(&name), text);
+    }
+    for name in &report.missing {
+        manifest.event(now, "error", None, format!("{name} was listed and is gone"));
+    }
+    Ok((pasts, report))
+}
+
+/// A directory that no manifest lists but that holds segments becomes a stream of the default layout.
+fn adopt(root: &Arc<dyn Dir>, manifest: &mut Manifest, name: &str) -> Result<()> {
+    let dir = root
+        .subdir(name, false)
+        .map_err(|e| Error::io("opening", root.path(), e))?;
+    let files = dir
+        .list()
+        .map_err(|e| Error::io("listing", dir.path(), e))?;
+    if files.iter().any(|(f, _)| {
+        f.starts_with(&format!("{name}_")) && (f.ends_with(".dat") || f.ends_with(".dat.part"))
+    }) {
+        manifest.streams.insert(
+            name.to_owned(),
+            StreamEntry {
+                wire: "frame".into(),
+                directory: None,
+                layout: crate::config::LayoutConfig::default(),
+                assembly: "none".into(),
+                sources: Vec::new(),
+                segments: Vec::new(),
+                evicted: Vec::new(),
+                recovered: Vec::new(),
+                ledger: Value::Null,
+                extra: Map::new(),
+            },
+        );
+    }
+    Ok(())
+}
+
+/// Recover a recording that no recorder is writing, without starting one.
+///
+/// # Errors
+/// As `Recorder::start` for the directory; nothing is bound.
+pub fn recover_directory(path: &Path) -> Result<Report> {
+    let root =
+        RealDir::open(path, false).map_err(|e| Error::io("opening the recording", path, e))?;
+    root.lock().map_err(|e| match e.kind() {
+        std::io::ErrorKind::ResourceBusy => {
+            Error::state(format!("{} is being written by a recorder", path.display()))
+        }
+        _ => Error::io("locking the recording", path, e),
+    })?;
+    let root: Arc<dyn Dir> = Arc::new(root);
+    let now = clock::realtime_ns();
+    let at = |e| Error::io("reading the manifest", &path.join(crate::manifest::NAME), e);
+    let mut manifest = match Manifest::load(&*root).map_err(at)? {
+        Loaded::Manifest(m) => *m,
+        Loaded::Missing => begin(now),
+        Loaded::Unreadable(why) => {
+            return Err(Error::state(format!(
+                "the manifest of {} cannot be read: {why}",
+                path.display()
+            )));
+        }
+    };
+    let (_, report) = recover_all(&root, &mut manifest, now)?;
+    if manifest.streams.is_empty() {
+        return Err(Error::state(format!(
+            "{} is not a recording: no manifest and no segments",
+            path.display()
+        )));
+    }
+    if !report.is_clean() || manifest.stopped.is_none() {
+        manifest.stopped.get_or_insert_with(|| rfc3339(now));
+        manifest
+            .store(&*root)
+            .map_err(|e| Error::io("writing the manifest", path, e))?;
+    }
+    Ok(report)
+}
+
+fn begin(now: u64) -> Manifest {
+    Manifest {
+        format: 1,
+        tool: tool(),
+        host: std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .map_or_else(|_| "unknown".into(), |h| h.trim().to_owned()),
+        started: rfc3339(now),
+        stopped: None,
+        config: Value::Null,
+        streams: BTreeMap::new(),
+        events: Vec::new(),
+        extra: Map::new(),
+    }
+}
+
+fn tool() -> String {
+    format!("tapeline {}", env!("CARGO_PKG_VERSION"))
+}
+
+fn entry_of(stream: &StreamConfig, directory: Option<String>) -> StreamEntry {
+    StreamEntry {
+        wire: stream.wire.clone(),
+        directory,
+        layout: stream.layout.clone(),
+        assembly: stream.assembly.clone(),
+        sources: stream.sources.iter().map(|s| s.url.clone()).collect(),
+        segments: Vec::new(),
+        evicted: Vec::new(),
+        recovered: Vec::new(),
+        ledger: Value::Null,
+        extra: Map::new(),
+    }
+}
+
+fn rule_of(assembly: &str) -> tapeline_wire::assemble::Rule {
+    use tapeline_wire::assemble::Rule;
+    match assembly {
+        "markers" => Rule::Markers,
+        other => other
+            .strip_prefix("count:")
+            .and_then(|n| n.parse().ok())
+            .map_or_else(Rule::default, Rule::Count),
+    }
+}
+
+/// Gives a write thread its outputs.
+struct Opener {
+    root: Arc<dyn Dir>,
+    stream: StreamConfig,
+    shared: Arc<StreamShared>,
+    manifest: Arc<Mutex<Manifest>>,
+    pasts: BTreeMap<String, Past>,
+}
+
+impl Outputs for Opener {
+    fn open(&mut self, stream_id: Option<u16>) -> Result<(Arc<dyn Dir>, u64, Arc<OutputShared>)> {
+        let directory = self.stream.name.clone();
+        let name = stream_id.map_or_else(|| directory.clone(), |id| format!("{directory}.{id}"));
+        let dir = self.root.subdir(&directory, true).map_err(|e| {
+            Error::io(
+                "making the stream's directory",
+                &self.root.path().join(&directory),
+                e,
+            )
+        })?;
+        if stream_id.is_some()
+            && let Ok(mut manifest) = self.manifest.lock()
+        {
+            manifest
+                .streams
+                .entry(name.clone())
+                .or_insert_with(|| entry_of(&self.stream, Some(directory.clone())));
+        }
+        let next = self.pasts.get(&name).map_or(0, |p| p.next_number);
+        Ok((dir, next, self.shared.output(name)))
+    }
+}

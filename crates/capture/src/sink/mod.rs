@@ -1,0 +1,3 @@
+//! Sinks: where a stream's frames end.
+
+pub(crate) mod segment;
