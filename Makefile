@@ -45,6 +45,12 @@ prop: build ## property tests with many cases
 	PROPTEST_CASES=20000 cargo test --release --workspace --exclude tapeline-py --quiet prop
 	TAPELINE_TEST_EXAMPLES=5000 $(PY) -m pytest tests/properties tests/interop --timeout 3600
 
+fuzz: $(VENV)/.deps ## run every fuzz target for ten minutes, with the stable compiler
+	$(PY) fuzz/run.py
+
+fuzz-smoke: $(VENV)/.deps ## run every fuzz target for half a minute
+	$(PY) fuzz/run.py --seconds 30
+
 bench: build ## measure recording against minimal rivals; fails below a floor
 	$(PY) benches/bench_record.py
 

@@ -125,7 +125,8 @@ def _row(figure: dict[str, Any]) -> str:
     limit = "" if figure["limit"] is None else f"{'≤' if figure['at_most'] else '≥'} {figure['limit']:.2f}"
     verdict = "" if figure["limit"] is None else ("kept" if figure["passed"] else "**missed**")
     ours, rival = _amount(figure["ours"], unit), _amount(figure["rival"], unit)
-    return f"| {figure['what']} | {ours} | {rival} ({figure['rival_name']}) | {figure['ratio']:.2f} | {limit} | {verdict} |"
+    rival += f" ({figure['rival_name']})"
+    return f"| {figure['what']} | {ours} | {rival} | {figure['ratio']:.2f} | {limit} | {verdict} |"
 
 
 def _amount(value: float, unit: str) -> str:
