@@ -75,3 +75,16 @@ class FrameDecoder:
 def encode_frame(
     payload: Buffer, sequence: int, timestamp_ns: int, stream_id: int, flags: int, layout: FrameLayout
 ) -> bytes: ...
+def scan_frames(
+    path: str,
+    start: int,
+    stop: int,
+    magic: bytes,
+    version_flags: int,
+    length_bytes: int,
+    header_crc: bool,
+    max_payload: int,
+    digest: bool,
+) -> tuple[list[bytes], list[tuple[int, int, str]], int, str | None]: ...
+def rebuild_index(columns: list[bytes], rule: str) -> list[bytes]: ...
+def file_digest(path: str) -> str: ...

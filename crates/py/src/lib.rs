@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 mod bcsv;
 mod errors;
 mod recorder;
+mod recording;
 mod simulate;
 mod wire;
 
@@ -18,5 +19,6 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     wire::register(m)?;
     bcsv::register(m)?;
     recorder::register(m)?;
+    recording::register(m)?;
     simulate::register(m)
 }
