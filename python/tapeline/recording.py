@@ -1,0 +1,378 @@
+"""Read a recording back: its streams, frames, periodics and ledger, and check all of it.
+
+    >>> import tapeline
+    >>> rec = tapeline.open_recording("run-2026-11-21T03-00-00Z")  # doctest: +SKIP
+    >>> stream = rec.streams["ch0"]  # doctest: +SKIP
+    >>> stream.payloads("<i2").mean(axis=0)  # doctest: +SKIP
+    >>> rec.verify().ok  # doctest: +SKIP
+    True
+
+Reading never needs recovery and changes nothing: open segments are read as far as they go, a missing or
+old manifest is made up for from the files, a missing index is rebuilt in memory.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tapeline import _manifest
+from tapeline._segments import INDEX_COLUMNS, LATE, Frame, Segment
+from tapeline.errors import TapelineError
+from tapeline.ledger import Ledger
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping
+
+    import pyarrow as pa
+
+    from tapeline._verify import Report
+    from tapeline.wire import FrameLayout
+
+__all__ = ["Frame", "Periodic", "Recording", "Segment", "Stream", "open_recording"]
+
+Time = int | str | datetime | np.datetime64
+"""A moment of the producer's clock: ns since the UNIX epoch, ISO 8601 text (UTC unless it says otherwise),
+`datetime` (UTC unless it says otherwise) or `datetime64`."""
+
+
+def open_recording(path: str | os.PathLike[str]) -> Recording:
+    """Open a recording, finished or still being written, or a single `.dat` file.
+
+    Only names and the manifest are read.
+
+    Args:
+        path: The directory, or a `.dat` or `.dat.part` file.
+
+    Raises:
+        TapelineError: There is neither a manifest nor a segment.
+        OSError: As the operating system gave it.
+    """
+    place = Path(path)
+    if place.is_file():
+        return Recording._of_file(place)  # noqa: SLF001 - a constructor of the same module
+    manifest = _manifest.load(place)
+    found = _manifest.find_segments(place)
+    if not manifest.present and not found:
+        raise TapelineError(f"{place}: neither {_manifest.NAME} nor a segment is here")
+    streams = {}
+    for name in sorted({*found, *manifest.streams}):
+        entry = manifest.streams.get(name)
+        files = found.get(name)
+        layout = entry.layout if entry else None
+        rule = entry.assembly if entry else None
+        segments = [Segment(p, layout, rule) for p in files.paths] if files else []
+        streams[name] = Stream(name, segments, entry, layout)
+    return Recording(place, manifest, streams)
+
+
+class Recording:
+    """What a recorder wrote into one directory.
+
+    Attributes:
+        path: The directory, or the file that was opened.
+        streams: The frame streams, by name.
+    """
+
+    def __init__(self, path: Path, manifest: _manifest.Manifest, streams: dict[str, Stream]) -> None:
+        """Use `open_recording`."""
+        self.path = path
+        self.streams: Mapping[str, Stream] = streams
+        self._manifest = manifest
+
+    @classmethod
+    def _of_file(cls, path: Path) -> Recording:
+        segment = Segment(path)
+        name = path.name.removesuffix(_manifest.PART).removesuffix(".dat")
+        empty = _manifest.Manifest({}, present=False, faults=[], streams={})
+        return cls(path, empty, {name: Stream(name, [segment], None, segment.layout)})
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """`recording.json` as it stands; {} where it is missing or unreadable."""
+        return self._manifest.raw
+
+    @property
+    def complete(self) -> bool:
+        """True when the recorder came to its end and every segment it lists, and no other, is there.
+
+        Names and sizes are compared; `verify` looks inside.
+        """
+        if not (self._manifest.present and self._manifest.stopped) or self._manifest.faults:
+            return False
+        for stream in self.streams.values():
+            listed = {} if stream.entry is None else stream.entry.segments
+            sizes = {segment.name: segment.size() for segment in stream.segments}
+            if sizes != {name: entry.bytes for name, entry in listed.items()}:
+                return False
+        return True
+
+    def verify(self) -> Report:
+        """Compare everything with everything; see `Report`.
+
+        Digests, CRCs, the order of sequences, the indexes, the manifest and the ledger's conservation laws.
+        All data is read once, at about the speed of the disk. Damage is reported, never raised.
+
+        Raises:
+            OSError: The directory itself cannot be read.
+        """
+        from tapeline._verify import verify
+
+        return verify(self.path)
+
+    def __repr__(self) -> str:
+        """Path and streams."""
+        return f"Recording({str(self.path)!r}, streams={list(self.streams)})"
+
+
+class Stream:
+    """One stream of a recording.
+
+    Attributes:
+        name: Its name.
+        segments: Its files, in order.
+        entry: The stream in the manifest, parsed; None where it is not there.
+    """
+
+    def __init__(
+        self, name: str, segments: list[Segment], entry: _manifest.StreamEntry | None, layout: FrameLayout | None
+    ) -> None:
+        """Use `open_recording`."""
+        self.name = name
+        self.segments = segments
+        self.entry = entry
+        self._layout = layout
+
+    @property
+    def ledger(self) -> Ledger:
+        """The account at the manifest's last change; all zero where there is no manifest."""
+        return (self.entry.ledger if self.entry else None) or Ledger()
+
+    @property
+    def layout(self) -> FrameLayout | None:
+        """Layout of its frames; None for a stream of which there is nothing but the name."""
+        if self._layout is None and self.segments:
+            return self.segments[0].layout
+        return self._layout
+
+    @property
+    def assembly(self) -> str | None:
+        """The rule of assembly, "none", "markers" or "count:N"; None where no manifest says."""
+        return self.entry.assembly if self.entry else None
+
+    def periodics(self) -> pa.Table:
+        """The index of all segments, open ones included.
+
+        An index that is missing or does not fit its segment is rebuilt in memory, which reads the segment.
+
+        Returns:
+            One row per periodic (or run, or group of late frames) in file order: the columns of
+            spec/frame-stream.md 7, and `segment`, the name of the file. Times in ns since the UNIX epoch.
+
+        Raises:
+            OSError: As the operating system gave it.
+        """
+        import pyarrow as pa
+
+        indexes = [(segment.name, segment.index()) for segment in self.segments]
+        columns = {
+            name: pa.array(np.concatenate([np.empty(0, dtype), *(index[name] for _, index in indexes)]).astype(dtype))
+            for name, dtype in INDEX_COLUMNS.items()
+        }
+        names = [name for name, index in indexes for _ in range(len(index["offset"]))]
+        return pa.table({**columns, "segment": pa.array(names, pa.string())})
+
+    def read_periodic(self, k: int) -> Periodic:
+        """The frames of one periodic, late ones included.
+
+        Args:
+            k: Its number, as in the `periodic` column.
+
+        Raises:
+            KeyError: No row has that number.
+            OSError: As the operating system gave it.
+        """
+        frames: list[Frame] = []
+        statuses: list[int] = []
+        expected = 0
+        for segment in self.segments:
+            index = segment.index()
+            rows = np.flatnonzero(index["periodic"] == k)
+            statuses += index["status"][rows].tolist()
+            on_time = rows[index["status"][rows] != LATE]
+            expected += int(index["frames_expected"][on_time].sum(dtype=np.uint64))
+            frames += segment.frames(index, rows)
+        if not statuses:
+            raise KeyError(k)
+        frames.sort(key=lambda frame: (frame.stream_id, frame.sequence))
+        on_time_statuses = [status for status in statuses if status != LATE]
+        return Periodic(
+            number=k,
+            status=max(on_time_statuses, default=LATE),
+            frames=frames,
+            frames_expected=expected,
+            missing=_missing(frames, k, self.assembly),
+        )
+
+    def frames(self, start: Time | None = None, stop: Time | None = None) -> Iterator[Frame]:
+        """Iterate over frames by the producer's time, in file order.
+
+        The index tells which parts of the files to read; about one index row is held in memory, or 8 MB.
+        File order is the order of sequence, but for late frames, which come after the periodic that was
+        open when they came.
+
+        Args:
+            start: First moment wanted; the beginning if None.
+            stop: Moment after the last one wanted; the end if None.
+
+        Raises:
+            ValueError: A time cannot be read.
+            OSError: As the operating system gave it.
+        """
+        first = 0 if start is None else parse_time(start)
+        last = 1 << 64 if stop is None else parse_time(stop)
+        return self._frames(first, last)
+
+    def _frames(self, first: int, last: int) -> Iterator[Frame]:
+        for segment in self.segments:
+            index = segment.index()
+            low, high = index["first_timestamp_ns"], index["last_timestamp_ns"]
+            # Python numbers: a bound may lie outside what u64 holds
+            wanted = np.ones(len(low), bool)
+            if first > 0:
+                wanted &= high >= np.uint64(min(first, (1 << 64) - 1))
+            if last < 1 << 64:
+                wanted &= low < np.uint64(max(last, 0))
+            for frame in segment.frames(index, np.flatnonzero(wanted)):
+                if first <= frame.timestamp_ns < last:
+                    yield frame
+
+    def payloads(self, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
+        """The payloads of all frames, in file order.
+
+        With one segment whose payloads have one size nothing is copied: the result is a read-only view of
+        the mapped file (`Segment.payloads`). Several segments of one payload size are copied once, into one
+        array; to avoid that take `segment.payloads(dtype)` of each of `segments`.
+
+        Args:
+            dtype: Type of a sample, such as ">i2"; bytes (`uint8`) if None.
+
+        Returns:
+            Array of shape (frames, samples); where payloads differ in size, a list of arrays of shape
+            (samples,).
+
+        Raises:
+            ValueError: A payload is not a whole number of samples.
+            OSError: As the operating system gave it.
+        """
+        parts = [segment.payloads(dtype) for segment in self.segments]
+        filled = [part for part in parts if len(part)]
+        if not filled:
+            return np.empty((0, 0), np.uint8 if dtype is None else dtype)
+        if len(filled) == 1:
+            return filled[0]
+        arrays = [part for part in filled if isinstance(part, np.ndarray)]
+        if len(arrays) == len(filled) and len({part.shape[1] for part in arrays}) == 1:
+            return np.concatenate(arrays)
+        return [row for part in filled for row in part]
+
+    def to_arrow(self) -> pa.RecordBatchReader:
+        """All frames as Arrow batches, read as they are asked for, about 8 MB each.
+
+        Returns:
+            A reader with the columns sequence u64, timestamp_ns u64, stream_id u16, flags u8, payload binary.
+        """
+        import pyarrow as pa
+
+        schema = pa.schema(
+            [
+                ("sequence", pa.uint64()),
+                ("timestamp_ns", pa.uint64()),
+                ("stream_id", pa.uint16()),
+                ("flags", pa.uint8()),
+                ("payload", pa.binary()),
+            ]
+        )
+        batches = (batch for segment in self.segments for batch in segment.batches(schema))
+        return pa.RecordBatchReader.from_batches(schema, batches)
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """The frames of `to_arrow`, for any Arrow library."""
+        return self.to_arrow().__arrow_c_stream__(requested_schema)
+
+    def __repr__(self) -> str:
+        """Name and number of segments."""
+        return f"Stream({self.name!r}, segments={len(self.segments)})"
+
+
+@dataclass(frozen=True)
+class Periodic:
+    """The frames of one periodic.
+
+    Attributes:
+        number: k.
+        status: As in the index: 0 complete, 1 frames were missing when it was closed, 2 only late frames.
+        frames: By stream id and sequence, late ones (`frame.late`) in their place.
+        frames_expected: How many there should be; where markers are missing, how many are known of.
+        missing: Ranges (first, stop) of sequences that are not in the recording, late frames taken into account.
+    """
+
+    number: int
+    status: int
+    frames: list[Frame]
+    frames_expected: int
+    missing: list[tuple[int, int]]
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """The payload of each frame."""
+        return [frame.payload for frame in self.frames]
+
+
+def parse_time(value: Time) -> int:
+    """Nanoseconds since the UNIX epoch; text is read to the nanosecond.
+
+    >>> parse_time("1970-01-01T00:00:01.000000001Z")
+    1000000001
+
+    Raises:
+        ValueError: The text is no time.
+    """
+    if isinstance(value, np.datetime64):
+        return int(value.astype("datetime64[ns]").astype(np.int64))
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    extra = 0
+    if isinstance(value, str):
+        # `fromisoformat` drops what is below a microsecond
+        match = re.search(r"[.,]\d{6}(\d{1,3})", value)
+        extra = int(match[1].ljust(3, "0")) if match else 0
+        value = datetime.fromisoformat(value)
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=UTC)
+    since = value - datetime(1970, 1, 1, tzinfo=UTC)
+    microseconds = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return microseconds * 1_000 + extra + int(getattr(value, "nanosecond", 0))
+
+
+def _missing(frames: list[Frame], k: int, assembly: str | None) -> list[tuple[int, int]]:
+    """Ranges of sequences that a periodic should have and does not, per stream id."""
+    count = int(assembly.removeprefix("count:")) if assembly and assembly.startswith("count:") else None
+    missing = []
+    for stream_id in sorted({frame.stream_id for frame in frames}):
+        present = sorted({frame.sequence for frame in frames if frame.stream_id == stream_id})
+        at, stop = (present[0], present[-1] + 1) if count is None else (k * count, (k + 1) * count)
+        for sequence in present:
+            if sequence > at:
+                missing.append((at, sequence))
+            at = sequence + 1
+        if at < stop:
+            missing.append((at, stop))
+    return missing
