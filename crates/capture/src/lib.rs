@@ -20,6 +20,7 @@ mod metrics;
 mod receive;
 mod recorder;
 mod recover;
+pub mod simulate;
 mod sink;
 mod source;
 mod status;

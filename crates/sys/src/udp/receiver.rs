@@ -162,7 +162,8 @@ impl UdpReceiver {
     /// Datagrams that the kernel dropped on this socket since it was opened, up to this moment.
     ///
     /// One system call. Every drop counts, also one after the last datagram received, which the counts that come
-    /// with datagrams (`SO_RXQ_OVFL`) cannot show. A run that GRO joined counts as the kernel counts it.
+    /// with datagrams (`SO_RXQ_OVFL`) cannot show. A run that arrives joined (GRO) and is dropped counts as one: the
+    /// kernel (seen up to 6.18) counts buffers, so that with a segmenting sender this is a lower bound of datagrams.
     pub fn kernel_drops(&self) -> u64 {
         /// Index of the drop count in the answer (`SK_MEMINFO_DROPS`, linux/sock_diag.h).
         const MEMINFO_DROPS: usize = 8;
