@@ -87,8 +87,8 @@ class StreamConfig:
     ring_bytes: int = setting(
         64 << 20,
         "size",
-        "Ring between receiver and writer; at least four frames of the largest size.",
-        low=1 << 18,
+        "Ring between receiver and writer of a source; at least four blocks of 1 MiB and a largest frame.",
+        low=1 << 22,
         high=1 << 36,
     )
     receive_buffer_bytes: int = setting(
@@ -122,10 +122,12 @@ class StreamConfig:
         _convert_fields(self, where)
         _check_sources(sources, where)
         frame_bytes = self.layout.header_bytes + self.layout.max_payload
-        if self.ring_bytes < 4 * frame_bytes:
+        # four blocks of the ring; the rule of `ring_blocks` in crates/capture/src/config.rs
+        least = 4 * -(-(frame_bytes + (1 << 20)) // (1 << 16)) * (1 << 16)
+        if self.ring_bytes < least:
             raise ConfigError(
-                f"{where}.ring_bytes: {self.ring_bytes} is too small; four frames of layout.max_payload "
-                f"= {self.layout.max_payload} need at least {4 * frame_bytes}"
+                f"{where}.ring_bytes: {self.ring_bytes} is too small; with layout.max_payload = "
+                f"{self.layout.max_payload} it must be at least {least}"
             )
         if self.max_periodic_bytes < frame_bytes:
             raise ConfigError(

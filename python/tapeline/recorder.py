@@ -32,7 +32,7 @@ class StreamStatus:
     Attributes:
         ledger: Its account so far.
         addresses: Where its sources listen or read, with the port in place of port 0.
-        ring_bytes: Capacity of the ring between receiver and writer.
+        ring_bytes: Capacity of the rings between receivers and writer together.
         ring_used_bytes: Bytes that wait in it now.
         receive_buffer_bytes: Socket buffer the kernel granted; 0 where there is none.
         connections: Open connections.
@@ -121,16 +121,26 @@ class Recorder:
             True when finished, False when the timeout came first.
 
         Raises:
-            RecorderError: A stream received nothing within `start_timeout_seconds`.
+            RecorderError: A source or sink failed (the system's error is chained), or a stream received nothing
+                within `start_timeout_seconds`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             pause = _POLL_S if deadline is None else min(_POLL_S, max(0.0, deadline - time.monotonic()))
-            if self._native.wait(pause):
+            if self._ended(pause):
                 return True
             self._watch_limits()
             if deadline is not None and time.monotonic() >= deadline:
                 return False
+
+    def _ended(self, timeout_s: float) -> bool:
+        try:
+            return self._native.wait(timeout_s)
+        except OSError as error:
+            text = error.strerror or str(error)
+            stream = next((s.name for s in self.config.streams if f"stream {s.name}: " in text), None)
+            where = f"{error.filename}: " if error.filename else ""
+            raise RecorderError(where + text, stream=stream, path=error.filename) from error
 
     def _watch_limits(self) -> None:
         if self._started_s is None:
@@ -183,16 +193,13 @@ class Recorder:
             The summary, as `summary` gives it.
 
         Raises:
-            RecorderError: A stream failed; `.stream` names it. Everything that could be saved is.
+            RecorderError: A source or sink failed; `.stream` and `.path` name it. Everything that could be saved
+                is. A failure is raised once, by whichever of `wait` and `stop` sees it first.
         """
         self._native.stop()
-        while not self._native.wait(_POLL_S):
+        while not self._ended(_POLL_S):
             pass
-        summary = self.summary()
-        for name, stream in summary["streams"].items():
-            if stream.get("error"):
-                raise RecorderError(f"stream {name} failed: {stream['error']}", stream=name, path=str(self.out))
-        return summary
+        return self.summary()
 
     def summary(self) -> dict[str, Any]:
         """What was recorded, JSON-ready: `streams` (name to `ledger`, `files`, `error`), `out`, `lost_anything`."""

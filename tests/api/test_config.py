@@ -11,6 +11,7 @@ from tapeline.errors import ConfigError
 from tapeline.quantities import parse_duration, parse_rotation, parse_size
 
 URL = "udp://127.0.0.1:0"
+RING_BYTES = 4 * 33 * 65536  # four blocks, each 1 MiB and a frame of 40 + 1,048,576 bytes in units of 64 KiB
 
 
 def one(**settings):
@@ -224,7 +225,7 @@ def test_an_unknown_variable_is_named():
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("ring_bytes", 4 * (40 + 1048576) - 1),
+        ("ring_bytes", RING_BYTES - 1),
         ("ring_bytes", 1 << 37),
         ("ring_bytes", -1),
         ("ring_bytes", True),
@@ -273,7 +274,7 @@ def test_values_out_of_bounds_are_refused(key, value):
 @pytest.mark.parametrize(
     ("key", "value", "stored"),
     [
-        ("ring_bytes", 4 * (40 + 1048576), 4 * (40 + 1048576)),
+        ("ring_bytes", RING_BYTES, RING_BYTES),
         ("rotate_bytes", "none", None),
         ("rotate_bytes", None, None),
         ("sync", "interval:500ms", "interval:0.5"),
@@ -448,3 +449,13 @@ def test_rotation_is_a_size_or_a_time():
     assert parse_rotation("10m") == ("rotate_seconds", 600)
     with pytest.raises(ValueError, match="neither a size"):
         parse_rotation("soon")
+
+
+def test_the_compiled_recorder_agrees_about_the_smallest_ring():
+    import tapeline
+
+    tapeline.Recorder(one(ring_bytes=RING_BYTES))
+    raw = json.loads(one(ring_bytes=RING_BYTES).to_json())
+    raw["streams"][0]["ring_bytes"] -= 1
+    with pytest.raises(ConfigError, match="ring_bytes"):
+        tapeline._native.Recorder(json.dumps(raw)).start()

@@ -296,6 +296,31 @@ def test_a_directory_in_use_is_refused(tmp_path):
     assert code == 0
 
 
+def test_a_write_that_fails_names_stream_and_file_and_keeps_what_was_written(tmp_path):
+    import resource
+    import subprocess
+
+    from tests.system._processes import COMMAND
+
+    sent = frames(4000)
+    (tmp_path / "in.dat").write_bytes(b"".join(sent))
+    limit = 300 * len(sent[0])
+    words = [*COMMAND, "record", "--stream", f"ch0=file://{tmp_path}/in.dat", "--out", str(tmp_path / "run"), "--json"]
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, env=ENVIRONMENT,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert done.returncode == 1
+    (error,) = [line for line in done.stderr.splitlines() if "error" in line]
+    assert "ch0" in error
+    assert ".dat" in error
+    assert "too large" in error
+    assert summary(done.stdout)["ch0"]["ledger"]["bytes_received"] > 0
+    assert tapeline("repair", tmp_path / "run").returncode in {0, 3}
+    assert b"".join(sent).startswith(recorded(tmp_path / "run"))
+    assert len(recorded(tmp_path / "run")) >= limit - len(sent[0])
+
+
 def test_a_terminal_sees_rates_and_others_do_not(tmp_path):
     import subprocess
 
