@@ -28,7 +28,7 @@ class FrameLayout:
         version_flags: int = 4,
         length_bytes: int = 4,
         header_crc: bool = True,
-        max_payload: int = 1048576,
+        max_payload: int = ...,
     ) -> FrameLayout: ...
     @property
     def magic(self) -> bytes: ...
