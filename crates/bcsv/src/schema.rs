@@ -3,9 +3,9 @@
 //! Two column orders occur (format 8): *layout order*, as in the header, and *grouped order*: bools, then
 //! numbers by type code, then strings. [`Layout`] holds both, computed once per file.
 //!
-//! In memory a row without its strings is an *image*: one byte per bool, then the numbers in grouped order at
-//! their native width, little-endian. ZoH and delta code their data in exactly that order, so most of their
-//! work is on contiguous bytes.
+//! In memory a row without its strings is an *image*: the bools, eight to a byte as in every row codec, then the
+//! numbers in grouped order at their native width, little-endian. ZoH and delta code their data in exactly that
+//! order, so most of their work is on contiguous bytes.
 
 use std::fmt;
 
@@ -275,7 +275,7 @@ impl Schema {
 /// Where a column sits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Slot {
-    /// Bool number in layout order; also its byte in the image.
+    /// Bool number in layout order; also its bit in the image.
     Bool(usize),
     /// Number of this width at this byte of the image.
     Number {
@@ -327,7 +327,7 @@ impl Layout {
         let bools = kinds().filter(|kind| *kind == ColumnType::Bool).count();
         let strings = kinds().filter(|kind| *kind == ColumnType::String).count();
         let mut groups = Vec::new();
-        let mut at = bools;
+        let mut at = bools.div_ceil(8);
         let mut next = [0_usize; 12];
         for kind in ColumnType::ALL
             .into_iter()
@@ -395,6 +395,27 @@ impl Layout {
         self.bool_bytes() + self.scalar_bytes + 2 * self.strings
     }
 
+    /// Unused bits of the last byte of bools are zero in an image, whatever a file says.
+    #[inline]
+    pub(crate) fn last_bool_mask(&self) -> u8 {
+        match self.bools % 8 {
+            0 => 0xFF,
+            used => (1 << used) - 1,
+        }
+    }
+
+    /// Take the bools of a row from the first bytes of its stored form.
+    #[inline]
+    pub(crate) fn copy_bools(&self, stored: &[u8], image: &mut [u8]) {
+        let bytes = self.bool_bytes();
+        if let (Some(from), Some(to)) = (stored.get(..bytes), image.get_mut(..bytes)) {
+            to.copy_from_slice(from);
+            if let Some(last) = to.last_mut() {
+                *last &= self.last_bool_mask();
+            }
+        }
+    }
+
     /// Columns in all.
     pub(crate) fn columns(&self) -> usize {
         self.slots.len()
@@ -428,13 +449,13 @@ mod tests {
                 layout.image_bytes,
                 layout.scalar_bytes
             ),
-            (2, 1, 13, 11)
+            (2, 1, 12, 11)
         );
-        assert_eq!(layout.numbers, [(2, 1), (3, 2), (5, 4), (9, 4)]);
+        assert_eq!(layout.numbers, [(1, 1), (2, 2), (4, 4), (8, 4)]);
         assert_eq!(
             layout.slots.get(5),
             Some(&Slot::Number {
-                at: 9,
+                at: 8,
                 width: 4,
                 flat_at: 7
             })
@@ -442,7 +463,7 @@ mod tests {
         assert_eq!(
             layout.slots.get(3),
             Some(&Slot::Number {
-                at: 3,
+                at: 2,
                 width: 2,
                 flat_at: 4
             })

@@ -122,8 +122,8 @@ impl RowBuffer {
     #[inline]
     pub fn set_bool(&mut self, column: usize, value: bool) -> Result<()> {
         if let Some(Slot::Bool(i)) = self.layout.slots.get(column) {
-            if let Some(byte) = self.image.get_mut(*i) {
-                *byte = value.into();
+            if let Some(byte) = self.image.get_mut(i / 8) {
+                *byte = (*byte & !(1 << (i % 8))) | (u8::from(value) << (i % 8));
                 return Ok(());
             }
         }
@@ -205,7 +205,7 @@ impl RowBuffer {
     /// Bytes of a packed row (see [`RowBuffer::fill_packed`]); `None` if there are string columns.
     #[must_use]
     pub fn packed_bytes(&self) -> Option<usize> {
-        (self.layout.strings == 0).then_some(self.layout.image_bytes)
+        (self.layout.strings == 0).then_some(self.layout.bools + self.layout.scalar_bytes)
     }
 
     /// Set all columns from a packed row: columns in layout order at their native width, little-endian, without
@@ -223,24 +223,29 @@ impl RowBuffer {
             }));
         }
         // Neighbours in both orders are copied together.
-        let (mut from, mut start, mut end) = (0, 0, 0);
+        self.image.iter_mut().take(self.layout.bool_bytes()).for_each(|byte| *byte = 0);
+        let (mut next, mut from, mut start, mut end) = (0, 0, 0, 0);
         for slot in &self.layout.slots {
-            let (at, width) = match *slot {
-                Slot::Bool(i) => (i, 1),
-                Slot::Number { at, width, .. } => (at, width),
-                Slot::String(_) => continue,
-            };
-            if at != end {
-                copy(&mut self.image, row, start, from, end - start);
-                from += end - start;
-                start = at;
+            match *slot {
+                Slot::Bool(i) => {
+                    let value = row.get(next).is_some_and(|byte| *byte != 0);
+                    if let Some(byte) = self.image.get_mut(i / 8) {
+                        *byte |= u8::from(value) << (i % 8);
+                    }
+                    next += 1;
+                }
+                Slot::Number { at, width, .. } => {
+                    if at != end || from + (end - start) != next {
+                        copy(&mut self.image, row, start, from, end - start);
+                        (from, start) = (next, at);
+                    }
+                    end = at + width;
+                    next += width;
+                }
+                Slot::String(_) => {}
             }
-            end = at + width;
         }
         copy(&mut self.image, row, start, from, end - start);
-        for value in self.image.iter_mut().take(self.layout.bools) {
-            *value = u8::from(*value != 0);
-        }
         Ok(())
     }
 

@@ -219,8 +219,11 @@ impl Encoder {
     ) {
         let (header, data) = self.scratch.split_at_mut(self.header_bytes + 8);
         let mut bits = BitWriter::new(header);
-        for value in image.iter().take(layout.bools) {
-            bits.push(u64::from(value & 1), 1);
+        let full_bytes = layout.bools / 8;
+        for (i, byte) in image.iter().take(layout.bool_bytes()).enumerate() {
+            #[allow(clippy::cast_possible_truncation)] // below 8
+            let width = if i < full_bytes { 8 } else { (layout.bools % 8) as u32 };
+            bits.push(u64::from(*byte), width);
         }
         let mut length = 0;
         for group in &layout.groups {
@@ -310,9 +313,7 @@ pub(super) fn decode(
         return Err(bad("it is too short"));
     }
     let plain = row.plain.get(row.start..).unwrap_or_default();
-    for (i, value) in image.iter_mut().take(layout.bools).enumerate() {
-        *value = (plain.get(i / 8).copied().unwrap_or(0) >> (i % 8)) & 1;
-    }
+    layout.copy_bools(plain, image);
     let (mut bit, mut at) = (layout.bools, header_bytes);
     for group in &layout.groups {
         let range = group.at..group.at + group.columns * group.kind.width();

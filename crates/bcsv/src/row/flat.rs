@@ -10,14 +10,7 @@ use crate::schema::{Layout, Slot};
 
 /// Append a row.
 pub(super) fn encode(layout: &Layout, image: &[u8], strings: &impl RowStrings, out: &mut Vec<u8>) {
-    for eight in image.get(..layout.bools).unwrap_or_default().chunks(8) {
-        out.push(
-            eight
-                .iter()
-                .rev()
-                .fold(0, |byte, bit| (byte << 1) | (bit & 1)),
-        );
-    }
+    out.extend_from_slice(image.get(..layout.bool_bytes()).unwrap_or_default());
     // Runs of columns that lie together in both orders are copied at once; in a wide file that is most of them.
     let (mut from, mut to) = (0, 0);
     for slot in &layout.slots {
@@ -51,9 +44,7 @@ pub(super) fn decode(
         return Err(bad("it is too short"));
     }
     let (bools, rest) = bytes.split_at(layout.bool_bytes());
-    for (i, value) in image.iter_mut().take(layout.bools).enumerate() {
-        *value = (bools.get(i / 8).copied().unwrap_or(0) >> (i % 8)) & 1;
-    }
+    layout.copy_bools(bools, image);
     for slot in &layout.slots {
         if let Slot::Number { at, width, flat_at } = *slot {
             if let (Some(to), Some(from)) = (

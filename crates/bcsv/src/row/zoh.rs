@@ -60,11 +60,7 @@ impl Encoder {
         let header_bytes = layout.columns().div_ceil(8);
         let (header, data) = self.scratch.split_at_mut(header_bytes + 8);
         header.fill(0);
-        for (i, value) in image.iter().take(layout.bools).enumerate() {
-            if let Some(byte) = header.get_mut(i / 8) {
-                *byte |= (value & 1) << (i % 8);
-            }
-        }
+        layout.copy_bools(image, header);
         let mut length = 0;
         let mut bit = layout.bools;
         for group in &layout.groups {
@@ -155,9 +151,7 @@ pub(super) fn decode(
         .plain
         .get(row.start..row.start + header_bytes)
         .unwrap_or_default();
-    for (i, value) in image.iter_mut().take(layout.bools).enumerate() {
-        *value = (header.get(i / 8).copied().unwrap_or(0) >> (i % 8)) & 1;
-    }
+    layout.copy_bools(header, image);
     let data = row.plain.get(..row.end).unwrap_or_default();
     let mut at = row.start + header_bytes;
     for (block, numbers) in layout.numbers.chunks(32).enumerate() {
