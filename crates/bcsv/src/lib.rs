@@ -15,19 +15,19 @@
 //!   BoolBytes(&[u8]), UInt8(&[u8]), .., Float(&[f32]), Double(&[f64]), String { offsets: &[i32], bytes },
 //!   LargeString { offsets: &[i64], bytes }}`.
 //!
-//! # Reading (being built)
+//! # Reading
 //!
-//! - `Reader::open(path, ReadOptions { on_corrupt: OnCorrupt::{Raise, Skip}, follow, limits, any_flags })`, or
+//! - [`Reader`]: `Reader::open(path, ReadOptions { on_corrupt: OnCorrupt::{Raise, Skip}, follow, limits, any_flags })`, or
 //!   `Reader::from_source(Arc<dyn ReadAt>, options)`. `Send + Sync`; all reading takes `&self`.
 //! - `header()`, `schema()`, `num_rows()`, `complete() -> Option<bool>`, `packets() -> Vec<PacketInfo>`, `gaps() ->
-//!   Vec<(u64, u64)>`; `poll(&mut self) -> Result<Poll { new_rows, closed }>` for follow mode.
+//!   Vec<(u64, u64)>`; `poll() -> Result<Poll { new_rows, closed }>` for follow mode.
 //! - `read(&Selection { columns: Option<Vec<usize>>, start, stop: Option<u64>, threads }) -> Result<Vec<Batch>>`: one batch
 //!   per packet touched, decoded in parallel. `batches(selection, batch_rows)`: an iterator of `Result<Batch>` that owns what
 //!   it needs and holds one packet per thread. `row(i) -> Result<Batch>` with one row.
 //! - `Batch { first_row, rows, columns: Vec<Column> }`; `Column::{Bool(Bitmap { bytes, len }), UInt8(Vec<u8>), ..,
 //!   Float(Vec<f32>), Double(Vec<f64>), String(StringColumn { offsets: Vec<i32>, bytes: Vec<u8> })}`: each buffer becomes an
 //!   Arrow buffer without a copy. `batch.value(column, row) -> Value`.
-//! - `validate(path, limits) -> Report`, `repair(path, out, limits) -> Report`.
+//! - (being built) `validate(path, limits) -> Report`, `repair(path, out, limits) -> Report`.
 //!
 //! # Errors
 //!
@@ -36,24 +36,33 @@
 
 #![forbid(unsafe_code)]
 
+mod batch;
 mod checksum;
+mod cursor;
 mod error;
 mod file;
 mod footer;
 mod header;
+mod index;
 mod limits;
 mod packet;
+mod reader;
 mod row;
+mod scan_stream;
 mod schema;
+mod source;
 mod value;
 mod vle;
 mod writer;
 
+pub use batch::{Batch, Bitmap, Column, StringColumn};
 pub use checksum::xxh64;
 pub use error::{Error, ErrorClass, ErrorKind, Result};
 pub use footer::IndexEntry;
 pub use header::{FileCodec, FormatVersion, Header, RowCodec};
 pub use limits::{Limits, MAX_COLUMNS, MAX_ROW_BYTES, MAX_STRING_BYTES};
+pub use reader::{Batches, OnCorrupt, PacketInfo, Poll, ReadOptions, Reader, Selection};
 pub use schema::{ColumnSpec, ColumnType, Schema};
+pub use source::ReadAt;
 pub use value::{RowBuffer, Value};
 pub use writer::{RowWriter, WriteOptions};

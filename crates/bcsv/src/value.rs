@@ -223,7 +223,10 @@ impl RowBuffer {
             }));
         }
         // Neighbours in both orders are copied together.
-        self.image.iter_mut().take(self.layout.bool_bytes()).for_each(|byte| *byte = 0);
+        self.image
+            .iter_mut()
+            .take(self.layout.bool_bytes())
+            .for_each(|byte| *byte = 0);
         let (mut next, mut from, mut start, mut end) = (0, 0, 0, 0);
         for slot in &self.layout.slots {
             match *slot {

@@ -222,7 +222,11 @@ impl Encoder {
         let full_bytes = layout.bools / 8;
         for (i, byte) in image.iter().take(layout.bool_bytes()).enumerate() {
             #[allow(clippy::cast_possible_truncation)] // below 8
-            let width = if i < full_bytes { 8 } else { (layout.bools % 8) as u32 };
+            let width = if i < full_bytes {
+                8
+            } else {
+                (layout.bools % 8) as u32
+            };
             bits.push(u64::from(*byte), width);
         }
         let mut length = 0;

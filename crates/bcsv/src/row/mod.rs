@@ -10,6 +10,7 @@
 pub(crate) mod bits;
 mod delta;
 pub(crate) mod flat;
+pub(crate) mod tile;
 mod zoh;
 
 use std::sync::Arc;

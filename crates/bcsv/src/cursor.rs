@@ -1,0 +1,538 @@
+//! One packet (or one piece of a stream) in memory: verified, then decoded row by row or into columns.
+//!
+//! [`Cursor::open`] reads the bytes and checks every hash before anything is decoded. Rows are then found in pieces
+//! of bounded size, so that a packet of repeats (one byte each) or a highly compressed one does not blow up. The
+//! buffers are reused from packet to packet.
+
+use std::sync::Arc;
+
+use tapeline_lz4::WINDOW_BYTES;
+
+use crate::checksum::{xxh32, xxh64};
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::packet::{Walk, walk};
+use crate::file::packet_lz4_batch::PREFIX_BYTES;
+use crate::header::{FileCodec, Header, RowCodec};
+use crate::limits::{Limits, MAX_ROW_BYTES};
+use crate::packet::{HEADER_BYTES, TRAILER_BYTES, decode_header};
+use crate::row::RowDecoder;
+use crate::row::tile::Gather;
+use crate::schema::Layout;
+use crate::source::{Buffer, ReadAt};
+
+/// What all readers of a file share.
+pub(crate) struct FileFacts {
+    pub source: Arc<dyn ReadAt>,
+    pub header: Header,
+    pub layout: Arc<Layout>,
+    pub body_at: u64,
+    pub limits: Limits,
+}
+
+impl FileFacts {
+    pub(crate) fn file_codec(&self) -> FileCodec {
+        self.header.file_codec()
+    }
+
+    pub(crate) fn decoder(&self) -> RowDecoder {
+        RowDecoder::new(self.header.row_codec(), Arc::clone(&self.layout))
+    }
+}
+
+/// Where decoding of a stream can start without what lies before.
+#[derive(Clone)]
+pub(crate) struct Checkpoint {
+    pub decoder: RowDecoder,
+    /// The last 64 KiB of plaintext, for LZ4.
+    pub history: Vec<u8>,
+}
+
+/// A packet, or a piece of a stream.
+#[derive(Clone)]
+pub(crate) struct Unit {
+    pub offset: u64,
+    pub end: u64,
+    pub first_row: u64,
+    pub rows: u64,
+    pub checkpoint: Option<Arc<Checkpoint>>,
+}
+
+/// Rows found at a time.
+const PIECE_ROWS: usize = 8192;
+/// Plaintext of linked LZ4 blocks decoded at a time.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Where the rows of the open unit come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Plain {
+    /// From the bytes as stored.
+    Stored,
+    /// From the decompressed packet.
+    Batch,
+    /// From blocks decompressed piece by piece.
+    Linked,
+}
+
+/// See the module.
+pub(crate) struct Cursor {
+    facts: Arc<FileFacts>,
+    decoder: RowDecoder,
+    stored: Buffer,
+    plain: Vec<u8>,
+    kind: Plain,
+    /// Range of `stored` (or of `plain` for batch packets) with framed rows, and the position in it.
+    at: usize,
+    end: usize,
+    /// Rows found and not yet decoded.
+    rows: Vec<(u32, u32)>,
+    next: usize,
+    blocks: Vec<(u32, u32)>,
+    unit_offset: u64,
+    finished: bool,
+    /// Rows decoded or skipped in the open unit.
+    done: u64,
+}
+
+impl Cursor {
+    pub(crate) fn new(facts: Arc<FileFacts>) -> Self {
+        Self {
+            decoder: facts.decoder(),
+            facts,
+            stored: Buffer::default(),
+            plain: Vec::new(),
+            kind: Plain::Stored,
+            at: 0,
+            end: 0,
+            rows: Vec::new(),
+            next: 0,
+            blocks: Vec::new(),
+            unit_offset: 0,
+            finished: true,
+            done: 0,
+        }
+    }
+
+    /// Read and verify a unit, and stand before its first row.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is wrong with it, at its offset.
+    pub(crate) fn open(&mut self, unit: &Unit) -> Result<()> {
+        self.finished = true;
+        self.rows.clear();
+        self.next = 0;
+        self.done = 0;
+        self.unit_offset = unit.offset;
+        let bytes = self
+            .facts
+            .limits
+            .packet(unit.end.saturating_sub(unit.offset))
+            .map_err(|error| error.at(unit.offset))?;
+        let codec = self.facts.file_codec();
+        let facts = Arc::clone(&self.facts);
+        self.stored
+            .fill_exact(&*facts.source, unit.offset, bytes, "a packet")?;
+        match &unit.checkpoint {
+            Some(checkpoint) => self.decoder = checkpoint.decoder.clone(),
+            None => self.decoder.restart(),
+        }
+        self.plain.clear();
+        if codec.has_packets() {
+            self.open_packet(codec, unit.first_row)
+                .map_err(|error| error.at(unit.offset))?;
+        } else {
+            (self.at, self.end) = (0, bytes);
+            self.kind = if codec == FileCodec::Stream {
+                Plain::Stored
+            } else {
+                Plain::Linked
+            };
+            if let (Some(checkpoint), Plain::Linked) = (&unit.checkpoint, self.kind) {
+                self.plain.extend_from_slice(&checkpoint.history);
+            }
+        }
+        self.finished = false;
+        Ok(())
+    }
+
+    fn open_packet(&mut self, codec: FileCodec, first_row: u64) -> Result<()> {
+        let bytes = self.stored.bytes();
+        let found = decode_header(bytes).ok_or_else(|| Error::new(ErrorKind::PacketHeader))?;
+        if found != first_row {
+            return Err(Error::new(ErrorKind::FirstRow {
+                expected: first_row,
+                found,
+            }));
+        }
+        if codec == FileCodec::PacketLz4Batch {
+            return self.open_batch();
+        }
+        let body_end = bytes
+            .len()
+            .checked_sub(8)
+            .filter(|end| *end >= HEADER_BYTES + TRAILER_BYTES - 8);
+        let (Some(body_end), Some(stored)) = (body_end, bytes.last_chunk::<8>()) else {
+            return Err(Error::new(ErrorKind::Truncated { inside: "a packet" }));
+        };
+        let body = bytes.get(HEADER_BYTES..body_end).unwrap_or_default();
+        check_hash(u64::from_le_bytes(*stored), body)?;
+        (self.at, self.end) = (HEADER_BYTES, body_end);
+        self.kind = if codec == FileCodec::Packet {
+            Plain::Stored
+        } else {
+            Plain::Linked
+        };
+        Ok(())
+    }
+
+    fn open_batch(&mut self) -> Result<()> {
+        let bytes = self.stored.bytes();
+        let (plain_bytes, stored_bytes) = batch_sizes(bytes)?;
+        let plain_bytes = check_plain_bytes(&self.facts, plain_bytes, stored_bytes)?;
+        let (Some(block), Some(hash)) = (
+            bytes.get(PREFIX_BYTES..bytes.len() - 8),
+            bytes.last_chunk::<8>(),
+        ) else {
+            return Err(Error::new(ErrorKind::Truncated { inside: "a packet" }));
+        };
+        if block.len() as u64 != stored_bytes {
+            return Err(Error::new(ErrorKind::Framing {
+                what: "its stored size contradicts the index",
+            }));
+        }
+        let hash = u64::from_le_bytes(*hash);
+        if let Some(literals) = tapeline_lz4::literals_of(block) {
+            if literals.len() != plain_bytes {
+                return Err(Error::new(ErrorKind::Lz4));
+            }
+            check_hash(hash, literals)?;
+            let start = PREFIX_BYTES + block.len() - literals.len();
+            (self.at, self.end, self.kind) = (start, PREFIX_BYTES + block.len(), Plain::Stored);
+        } else {
+            match tapeline_lz4::decompress(block, plain_bytes, &mut self.plain) {
+                Ok(found) if found == plain_bytes => {}
+                _ => return Err(Error::new(ErrorKind::Lz4)),
+            }
+            check_hash(hash, &self.plain)?;
+            (self.at, self.end, self.kind) = (0, plain_bytes, Plain::Batch);
+        }
+        Ok(())
+    }
+
+    /// Find the next rows. `false`: there are none.
+    fn refill(&mut self) -> Result<bool> {
+        self.rows.clear();
+        self.next = 0;
+        if self.finished {
+            return Ok(false);
+        }
+        match (self.facts.file_codec().has_packets(), self.kind) {
+            (true, Plain::Linked) => self.refill_linked()?,
+            (true, _) => {
+                let bytes = if self.kind == Plain::Batch {
+                    self.plain.as_slice()
+                } else {
+                    self.stored.bytes()
+                };
+                let framed = bytes.get(..self.end).unwrap_or_default();
+                let end = walk(framed, &mut self.at, PIECE_ROWS, &mut self.rows)?;
+                self.ended(end)?;
+            }
+            (false, _) => self.refill_stream()?,
+        }
+        Ok(!self.rows.is_empty())
+    }
+
+    fn ended(&mut self, walk: Walk) -> Result<()> {
+        match walk {
+            Walk::Enough => Ok(()),
+            Walk::Terminator if self.at == self.end => {
+                self.finished = true;
+                Ok(())
+            }
+            Walk::Terminator => Err(Error::new(ErrorKind::Framing {
+                what: "bytes behind the terminator",
+            })),
+            Walk::Cut => Err(Error::new(ErrorKind::Framing {
+                what: "no terminator",
+            })),
+        }
+    }
+
+    fn refill_linked(&mut self) -> Result<()> {
+        self.make_room();
+        while self.rows.len() < PIECE_ROWS && self.plain.len() < PIECE_BYTES + WINDOW_BYTES {
+            self.blocks.clear();
+            let framed = self.stored.bytes().get(..self.end).unwrap_or_default();
+            let end = walk(framed, &mut self.at, 64, &mut self.blocks)?;
+            for (start, stop) in &self.blocks {
+                let block = framed
+                    .get(*start as usize..*stop as usize)
+                    .unwrap_or_default();
+                self.rows.push(inflate(block, &mut self.plain)?);
+            }
+            self.ended(end)?;
+            if self.finished {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keep the history and what the decoder remembers, and drop the rest of the plaintext.
+    fn make_room(&mut self) {
+        if self.plain.len() > WINDOW_BYTES {
+            self.decoder.carry(&self.plain);
+            self.plain.drain(..self.plain.len() - WINDOW_BYTES);
+        } else if self.done > 0 {
+            self.decoder.carry(&self.plain);
+        }
+    }
+
+    fn refill_stream(&mut self) -> Result<()> {
+        if self.kind == Plain::Linked {
+            self.make_room();
+        }
+        let bytes = self.stored.bytes();
+        while self.rows.len() < PIECE_ROWS && self.plain.len() < PIECE_BYTES + WINDOW_BYTES {
+            if self.at >= self.end {
+                self.finished = true;
+                break;
+            }
+            match stream_row(bytes, self.at, &self.facts)? {
+                StreamRow::Whole { start, end, next } => {
+                    if self.kind == Plain::Linked {
+                        let block = bytes.get(start..end).unwrap_or_default();
+                        self.rows.push(inflate(block, &mut self.plain)?);
+                    } else {
+                        let narrow = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+                        self.rows.push((narrow(start), narrow(end)));
+                    }
+                    self.at = next;
+                }
+                StreamRow::Cut => return Err(Error::new(ErrorKind::Truncated { inside: "a row" })),
+            }
+        }
+        Ok(())
+    }
+
+    fn plain(&self) -> &[u8] {
+        if self.kind == Plain::Stored {
+            self.stored.bytes()
+        } else {
+            &self.plain
+        }
+    }
+
+    /// Pass over up to `count` rows; returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// Corrupt rows.
+    pub(crate) fn skip(&mut self, count: u64) -> Result<u64> {
+        let mut skipped = 0;
+        while skipped < count {
+            if self.next >= self.rows.len() && !self.refill().map_err(|error| self.place(error))? {
+                break;
+            }
+            let waiting = self.rows.get(self.next..).unwrap_or_default();
+            let taken = waiting
+                .len()
+                .min(usize::try_from(count - skipped).unwrap_or(usize::MAX));
+            // Flat rows stand alone; the others build on the rows before.
+            if self.facts.header.row_codec() != RowCodec::Flat || self.facts.layout.columns() == 0 {
+                let plain = if self.kind == Plain::Stored {
+                    self.stored.bytes()
+                } else {
+                    &self.plain
+                };
+                for (start, end) in waiting.iter().take(taken) {
+                    let decoded = self.decoder.decode(plain, *start as usize, *end as usize);
+                    decoded.map_err(|error| error.at(self.unit_offset))?;
+                }
+            }
+            self.next += taken;
+            self.done += taken as u64;
+            skipped += taken as u64;
+        }
+        Ok(skipped)
+    }
+
+    /// Count the rows of the open unit by their framing only.
+    pub(crate) fn skip_framing(&mut self) -> Result<u64> {
+        let mut rows = 0;
+        while self.refill().map_err(|error| self.place(error))? {
+            rows += self.rows.len() as u64;
+        }
+        Ok(rows)
+    }
+
+    /// Decode up to `count` rows into columns; returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// Corrupt rows; the rows before have been collected.
+    pub(crate) fn take(&mut self, count: usize, gather: &mut Gather) -> Result<usize> {
+        let mut taken = 0;
+        while taken < count {
+            if self.next >= self.rows.len() && !self.refill().map_err(|error| self.place(error))? {
+                break;
+            }
+            let stop = self.rows.len().min(self.next.saturating_add(count - taken));
+            let plain = if self.kind == Plain::Stored {
+                self.stored.bytes()
+            } else {
+                &self.plain
+            };
+            let rows = self.rows.get(self.next..stop).unwrap_or_default();
+            if let Err((number, error)) =
+                gather.decode(&mut self.decoder, &self.facts.layout, plain, rows)
+            {
+                self.done += number as u64;
+                return Err(error.at(self.unit_offset));
+            }
+            self.done += rows.len() as u64;
+            taken += rows.len();
+            self.next = stop;
+        }
+        Ok(taken)
+    }
+
+    fn place(&self, error: Error) -> Error {
+        error.at(self.unit_offset)
+    }
+
+    /// Rows decoded or skipped since [`Cursor::open`].
+    pub(crate) fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// Where the decoder stands, to go on from here later.
+    pub(crate) fn checkpoint(&mut self) -> Checkpoint {
+        let mut decoder = self.decoder.clone();
+        decoder.carry(self.plain());
+        let history = if self.kind == Plain::Linked {
+            self.plain
+                .get(self.plain.len().saturating_sub(WINDOW_BYTES)..)
+                .unwrap_or_default()
+                .to_vec()
+        } else {
+            Vec::new()
+        };
+        Checkpoint { decoder, history }
+    }
+}
+
+fn check_hash(stored: u64, bytes: &[u8]) -> Result<()> {
+    let found = xxh64(bytes);
+    if found == stored {
+        Ok(())
+    } else {
+        Err(Error::new(ErrorKind::PacketChecksum {
+            expected: stored,
+            found,
+        }))
+    }
+}
+
+/// Decompress one row behind the plaintext; an empty row stays empty.
+fn inflate(block: &[u8], plain: &mut Vec<u8>) -> Result<(u32, u32)> {
+    let start = plain.len();
+    if !block.is_empty() {
+        let found = tapeline_lz4::decompress(block, MAX_ROW_BYTES, plain)
+            .map_err(|_| Error::new(ErrorKind::Lz4))?;
+        if found == 0 {
+            return Err(Error::new(ErrorKind::Row {
+                what: "an empty row in LZ4",
+            }));
+        }
+    }
+    let narrow = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+    Ok((narrow(start), narrow(plain.len())))
+}
+
+/// The plain and stored size of a batch packet, from its first 24 bytes.
+pub(crate) fn batch_sizes(bytes: &[u8]) -> Result<(u64, u64)> {
+    let word = |at: usize| {
+        bytes
+            .get(at..)
+            .and_then(|rest| rest.first_chunk())
+            .map(|word| u32::from_le_bytes(*word))
+    };
+    match (word(HEADER_BYTES), word(HEADER_BYTES + 4)) {
+        (Some(plain), Some(stored)) if bytes.len() >= PREFIX_BYTES => {
+            Ok((plain.into(), stored.into()))
+        }
+        _ => Err(Error::new(ErrorKind::Truncated { inside: "a packet" })),
+    }
+}
+
+/// A plain size within the format's limit (6.6), LZ4's, and ours.
+pub(crate) fn check_plain_bytes(facts: &FileFacts, plain: u64, stored: u64) -> Result<usize> {
+    let limit = u64::from(facts.header.packet_bytes) + MAX_ROW_BYTES as u64 + 16;
+    if plain > limit || plain > stored.saturating_mul(255) || stored > limit + limit / 255 + 16 {
+        return Err(Error::new(ErrorKind::Framing {
+            what: "impossible packet sizes",
+        }));
+    }
+    facts.limits.packet(plain)
+}
+
+/// A row of a stream.
+pub(crate) enum StreamRow {
+    /// Where its bytes are, and where the next row begins.
+    Whole {
+        start: usize,
+        end: usize,
+        next: usize,
+    },
+    /// The bytes end inside it.
+    Cut,
+}
+
+/// Find and verify the row at `at`.
+pub(crate) fn stream_row(bytes: &[u8], at: usize, facts: &FileFacts) -> Result<StreamRow> {
+    let Some(length) = bytes.get(at..).and_then(crate::vle::decode) else {
+        return Ok(StreamRow::Cut);
+    };
+    let start = at + length.bytes;
+    if length.value == 0 {
+        // No hash covers a repeat; every longer form of 0 is a flipped bit, for no writer produces it.
+        if length.bytes > 1 {
+            return Err(Error::new(ErrorKind::Framing {
+                what: "a repeat of several bytes",
+            }));
+        }
+        return Ok(StreamRow::Whole {
+            start,
+            end: start,
+            next: start,
+        });
+    }
+    let fixed = facts.layout.flat_fixed_bytes() as u64;
+    let impossible = match (facts.file_codec(), facts.header.row_codec()) {
+        (FileCodec::Stream, RowCodec::Flat) if facts.layout.strings == 0 => length.value != fixed,
+        _ => length.value > MAX_ROW_BYTES as u64,
+    };
+    if impossible {
+        return Err(Error::new(ErrorKind::Framing {
+            what: "an impossible row length",
+        }));
+    }
+    let end = start + usize::try_from(length.value).unwrap_or(usize::MAX / 2);
+    let (Some(row), Some(hash)) = (
+        bytes.get(start..end),
+        bytes.get(end..).and_then(|rest| rest.first_chunk::<4>()),
+    ) else {
+        return Ok(StreamRow::Cut);
+    };
+    let (expected, found) = (u32::from_le_bytes(*hash), xxh32(row));
+    if expected != found {
+        return Err(Error::new(ErrorKind::RowChecksum { expected, found }));
+    }
+    Ok(StreamRow::Whole {
+        start,
+        end,
+        next: end + 4,
+    })
+}

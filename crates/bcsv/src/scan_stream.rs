@@ -1,0 +1,168 @@
+//! Walking a stream file: there is no index, so rows are found by reading them.
+//!
+//! The file is cut into pieces of about a megabyte. Where rows build on each other (ZoH, delta, LZ4), what a decoder
+//! knows at the start of a piece is kept, so that later reads can start there and pieces can be read in parallel.
+
+use std::sync::Arc;
+
+use crate::cursor::{Checkpoint, Cursor, FileFacts, StreamRow, Unit, stream_row};
+use crate::error::{Error, ErrorKind, Result};
+use crate::header::{FileCodec, RowCodec};
+use crate::index::{Index, Tail};
+use crate::limits::MAX_ROW_BYTES;
+use crate::source::{Buffer, ReadAt};
+
+/// Bytes of a piece, unless what must be kept for each is larger.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Scans on from where it stopped; kept by a reader that follows the file.
+pub(crate) struct StreamScan {
+    cursor: Cursor,
+    /// `None` where rows stand alone.
+    checkpoint: Option<Arc<Checkpoint>>,
+    buffer: Buffer,
+}
+
+impl StreamScan {
+    pub(crate) fn new(facts: &Arc<FileFacts>) -> Self {
+        let alone =
+            facts.file_codec() == FileCodec::Stream && facts.header.row_codec() == RowCodec::Flat;
+        let start = Checkpoint {
+            decoder: facts.decoder(),
+            history: Vec::new(),
+        };
+        Self {
+            cursor: Cursor::new(Arc::clone(facts)),
+            checkpoint: (!alone).then(|| Arc::new(start)),
+            buffer: Buffer::default(),
+        }
+    }
+
+    /// Add the rows from `index.end` to `stop`. With `skip`, single bad rows that stand alone become gaps.
+    pub(crate) fn scan(
+        &mut self,
+        facts: &Arc<FileFacts>,
+        index: &mut Index,
+        stop: u64,
+        skip: bool,
+    ) -> Result<()> {
+        index.tail = None;
+        index.complete = None;
+        let held = self.checkpoint.as_ref().map_or(0, |checkpoint| {
+            checkpoint.decoder.held_bytes() + checkpoint.history.len()
+        });
+        let mut piece_bytes = PIECE_BYTES.max(4 * held);
+        while index.end < stop && (index.fault.is_none() || skip) {
+            let room = usize::try_from(stop - index.end)
+                .unwrap_or(usize::MAX)
+                .min(piece_bytes);
+            let bytes = self.buffer.fill(&*facts.source, index.end, room)?;
+            let (mut at, mut rows, mut fault, mut bad_row) = (0, 0_u64, None, None);
+            while at < bytes.len() {
+                match stream_row(bytes, at, facts) {
+                    Ok(StreamRow::Whole { next, .. }) => {
+                        at = next;
+                        rows += 1;
+                    }
+                    Ok(StreamRow::Cut) => break,
+                    Err(error) => {
+                        // Behind a bad row that stands alone the framing goes on, if the length was good.
+                        if let (ErrorKind::RowChecksum { .. }, None) =
+                            (error.kind(), &self.checkpoint)
+                        {
+                            bad_row = crate::vle::decode(bytes.get(at..).unwrap_or_default());
+                        }
+                        fault = Some(error);
+                        break;
+                    }
+                }
+            }
+            let whole = index.end + bytes.len() as u64 == stop;
+            if at == 0 && fault.is_none() && !whole && piece_bytes < 2 * MAX_ROW_BYTES {
+                // A row longer than the piece.
+                piece_bytes = (2 * piece_bytes).min(2 * MAX_ROW_BYTES);
+                continue;
+            }
+            let offset = index.end;
+            if rows > 0 {
+                let unit = Unit {
+                    offset,
+                    end: offset + at as u64,
+                    first_row: index.rows,
+                    rows,
+                    checkpoint: self.checkpoint.clone(),
+                };
+                if let Some(error) = self.advance(&unit, index)? {
+                    fault = Some(error);
+                    bad_row = None;
+                }
+            }
+            match (fault, bad_row) {
+                (Some(error), Some(length)) if skip => {
+                    index.note(error.at(index.end));
+                    index.gaps.push((index.rows, index.rows + 1));
+                    index.rows += 1;
+                    index.end += length.bytes as u64 + length.value + 4;
+                }
+                (Some(error), _) => {
+                    index.note(error.at(index.end));
+                    index.complete = Some(false);
+                    return Ok(());
+                }
+                (None, _) if whole && index.end < stop => {
+                    index.tail = Some(Tail {
+                        offset: index.end,
+                        first_row: index.rows,
+                        rows: 0,
+                    });
+                    break;
+                }
+                (None, _) if rows == 0 => {
+                    index.note(
+                        Error::new(ErrorKind::Framing {
+                            what: "an impossible row length",
+                        })
+                        .at(index.end),
+                    );
+                    break;
+                }
+                (None, _) => {}
+            }
+        }
+        if index.tail.is_some() || index.fault.is_some() {
+            index.complete = Some(false);
+        }
+        Ok(())
+    }
+
+    /// Take a piece into the index, decoding it if later pieces build on it. A row whose bytes are wrong in
+    /// spite of a good hash ends the piece and is returned.
+    fn advance(&mut self, unit: &Unit, index: &mut Index) -> Result<Option<Error>> {
+        if self.checkpoint.is_none() {
+            index.rows += unit.rows;
+            index.end = unit.end;
+            index.units.push(unit.clone());
+            return Ok(None);
+        }
+        let decoded = self
+            .cursor
+            .open(unit)
+            .and_then(|()| self.cursor.skip(unit.rows));
+        if let Err(error) = decoded {
+            if error.io_error().is_some() {
+                return Err(error);
+            }
+            return Ok(Some(error));
+        }
+        index.rows += unit.rows;
+        index.end = unit.end;
+        index.units.push(unit.clone());
+        self.checkpoint = Some(Arc::new(self.cursor.checkpoint()));
+        Ok(None)
+    }
+
+    /// What a decoder knows behind the last piece.
+    pub(crate) fn state(&self) -> Option<&Arc<Checkpoint>> {
+        self.checkpoint.as_ref()
+    }
+}
