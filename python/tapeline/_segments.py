@@ -128,6 +128,10 @@ class Segment:
         self.layout = layout or detect_layout(path)
         self.rule = rule
 
+    def __repr__(self) -> str:
+        """File name."""
+        return f"Segment({self.name!r})"
+
     @property
     def name(self) -> str:
         """File name."""
