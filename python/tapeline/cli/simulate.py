@@ -1,0 +1,172 @@
+"""`tapeline simulate`: producers whose faults are accounted for. The account is the result, on stdout."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tapeline.cli._output import Outcome, emit, emit_json, interactive, note, progress, size, table
+from tapeline.errors import ConfigError
+from tapeline.quantities import parse_duration, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+
+_RADAR_EXAMPLES = """\b
+Examples:
+  tapeline simulate radar --to tcp://127.0.0.1:9001 --streams 1 --frames 100000 --payload 64KiB
+  tapeline simulate radar --to udp://:9001 udp://:9002 --rate 5000 --duration 10s --drop 0.01 --json
+"""
+_COLUMNS = (
+    ("generated", "frames_generated"),
+    ("sent", "frames_sent"),
+    ("dropped", "frames_dropped"),
+    ("duplicated", "frames_duplicated"),
+    ("reordered", "frames_reordered"),
+    ("corrupted", "frames_corrupted"),
+    ("garbage B", "garbage_bytes"),
+    ("bytes", "bytes_sent"),
+)
+
+
+class ManyUrls(click.Command):
+    """A command whose `--to` may be followed by several URLs: `--to A B` means `--to A --to B`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat `--to` before every further URL."""
+        spread: list[str] = []
+        after_to = False
+        for word in args:
+            is_url = word == "-" or "://" in word
+            if after_to and is_url and spread[-1] != "--to":
+                spread.append("--to")
+            spread.append(word)
+            after_to = word == "--to" or word.startswith("--to=") or (after_to and is_url)
+        return super().parse_args(ctx, spread)
+
+
+@click.group()
+def simulate() -> None:
+    """Send test streams, with faults that are accounted for."""
+
+
+@simulate.command(cls=ManyUrls, epilog=_RADAR_EXAMPLES)
+@click.option("--to", "urls", multiple=True, required=True, metavar="URL...", help="tcp://, udp://, file:// or -.")
+@click.option("--streams", type=click.IntRange(1, 65_535), help="Streams, spread over the URLs (4, or one per URL).")
+@click.option("--frames", type=click.IntRange(0), help="Frames of each stream (10000; with --duration no limit).")
+@click.option("--payload", default="1400", show_default=True, metavar="BYTES", help="Payload of a frame.")
+@click.option("--rate", type=float, default=0.0, metavar="HZ", help="Frames per second of each stream; 0: no limit.")
+@click.option("--duration", metavar="S", help="Stop after this time.")
+@click.option("--periodic", type=click.IntRange(0), default=0, metavar="N", help="Mark periodics of N frames.")
+@click.option("--drop", type=click.FloatRange(0, 1), default=0.0, metavar="P", help="Leave frames out.")
+@click.option("--duplicate", type=click.FloatRange(0, 1), default=0.0, metavar="P", help="Send frames twice.")
+@click.option("--reorder", type=click.FloatRange(0, 1), default=0.0, metavar="P", help="Send frames late.")
+@click.option("--corrupt", type=click.FloatRange(0, 1), default=0.0, metavar="P", help="Flip a bit of frames.")
+@click.option("--garbage", type=click.FloatRange(0, 1), default=0.0, metavar="P", help="Bytes that are no frame.")
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Decides all faults.")
+@click.option("--datagram", metavar="BYTES", help="Fill UDP datagrams up to this size (one frame each).")
+@click.option("--gso", is_flag=True, help="Let the kernel cut datagrams: faster; a GRO receiver counts drops by run.")
+@click.option("--connect-timeout", default="10s", show_default=True, metavar="S", help="Wait so long for a listener.")
+@click.option("--json", "as_json", is_flag=True, help="Print the account as one line of JSON.")
+def radar(
+    *,
+    urls: tuple[str, ...],
+    streams: int | None,
+    frames: int | None,
+    payload: str,
+    rate: float,
+    duration: str | None,
+    periodic: int,
+    seed: int,
+    datagram: str | None,
+    gso: bool,
+    connect_timeout: str,
+    as_json: bool,
+    **faults: float,
+) -> Outcome:
+    """Send radar frames and say exactly what was sent and what was broken.
+
+    Stream i carries the stream id i and goes to URL i modulo their number. Probabilities are per frame and follow
+    from the seed alone. SIGINT or SIGTERM ends the sending; the account is printed then, too.
+    """
+    from tapeline.simulate import FaultRates, RadarSimulation
+    from tapeline.simulate._radar import DEFAULT_FRAMES, SendError
+
+    duration_s = None if duration is None else _quantity("--duration", parse_duration, duration)
+    if frames is None and duration_s is None:
+        frames = DEFAULT_FRAMES
+    simulation = RadarSimulation(
+        urls,
+        streams=streams,
+        frames=frames,
+        payload_bytes=_quantity("--payload", parse_size, payload),
+        rate_hz=rate,
+        duration_s=duration_s,
+        periodic=periodic,
+        faults=FaultRates(**faults),
+        seed=seed,
+        datagram_bytes=None if datagram is None else _quantity("--datagram", parse_size, datagram),
+        gso=gso,
+        connect_timeout_s=_quantity("--connect-timeout", parse_duration, connect_timeout),
+    )
+    to_stdout = "-" in urls
+    with _stopping(simulation.stop), progress("sending") as advance:
+        while not simulation.wait(0.25):
+            advance(simulation.bytes_sent())
+    try:
+        truth = simulation.truth()
+        outcome = Outcome.DONE
+    except SendError as error:
+        note(f"tapeline: error: {error}")
+        truth = error.truth
+        outcome = Outcome.FAILED
+    if not to_stdout:
+        emit_json(truth) if as_json else emit(_table(truth))
+    elif as_json or interactive():
+        # stdout carries the frames
+        note(_table(truth))
+    return outcome
+
+
+def _quantity(option: str, parse: Callable[[object], T], text: str) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from None
+
+
+def _table(truth: dict[str, Any]) -> str:
+    rows = [[s["name"], s["url"], *(s[field] for _, field in _COLUMNS)] for s in truth["streams"]]
+    rows.append(["total", "", *(truth["total"][field] for _, field in _COLUMNS)])
+    seconds = max((d["elapsed_s"] for d in truth["destinations"]), default=0.0)
+    sent = truth["total"]["bytes_sent"]
+    speed = f", {size(sent / seconds)}/s" if seconds > 0 else ""
+    return (
+        table(["stream", "to", *(title for title, _ in _COLUMNS)], rows, left=2)
+        + f"\n{size(sent)} in {seconds:.3g} s{speed}"
+    )
+
+
+@contextmanager
+def _stopping(stop: Callable[[], None]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM stops the sending, the second one forces the end."""
+    came = 0
+
+    def handle(_number: int, _frame: object) -> None:
+        nonlocal came
+        came += 1
+        if came > 1:
+            raise click.Abort
+        stop()
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
