@@ -40,7 +40,7 @@ _STREAMS = {"ch0": "tcp", "ch1": "tcp", "ch2": "udp", "ch3": "udp"}
 
 @click.command(epilog=_EXAMPLES)
 @click.option("--out", type=click.Path(file_okay=False), metavar="DIR", help="Keep the recording here.")
-@click.option("--frames", type=click.IntRange(100), default=100_000, show_default=True, help="Frames of a TCP stream.")
+@click.option("--frames", type=click.IntRange(100), default=102_400, show_default=True, help="Frames of a TCP stream.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Decides all faults.")
 @click.option("--json", "as_json", is_flag=True, help="Print the reconciliation as one line of JSON.")
 def demo(out: str | None, *, frames: int, seed: int, as_json: bool) -> Outcome:
@@ -60,7 +60,8 @@ def demo(out: str | None, *, frames: int, seed: int, as_json: bool) -> Outcome:
         problems = _verify(directory)
     closes = all(account.closes for account in accounts.values()) and not problems
     if as_json:
-        emit_json({"closes": closes, "seconds": seconds, "streams": {n: a.as_dict() for n, a in accounts.items()}})
+        streams = {name: account.as_dict() for name, account in accounts.items()}
+        emit_json({"closes": closes, "seconds": seconds, "problems": problems, "streams": streams})
     else:
         emit(_report(accounts, seconds))
         emit(
@@ -100,6 +101,11 @@ class Account:
     def duplicate_bytes(self) -> int:
         """Bytes of valid frames that were received and, being duplicates, not stored."""
         return self.ledger.bytes_received - self.ledger.bytes_discarded - self.ledger.bytes_stored
+
+    @property
+    def garbage_bytes(self) -> int:
+        """Bytes received that never were a frame; at most that where the kernel dropped datagrams."""
+        return min(int(self.sent["garbage_bytes"]), self.ledger.bytes_discarded)
 
     def checks(self) -> dict[str, bool]:
         """Name of each sum to whether it closes.
@@ -165,7 +171,7 @@ def _record(directory: Path, frames: int, seed: int) -> tuple[dict[str, Account]
     with Recorder(config) as recorder:
         urls = {name: stream.addresses[0] for name, stream in recorder.status().streams.items()}
         start_s = time.monotonic()
-        simulations = []
+        simulations: list[RadarSimulation] = []
         for transport, count, rate_hz in (("tcp", frames, 0.0), ("udp", frames // 2, _UDP_RATE_HZ)):
             targets = [urls[name] for name, kind in _STREAMS.items() if kind == transport]
             simulations.append(
@@ -257,8 +263,8 @@ def _report(accounts: Mapping[str, Account], seconds: float) -> str:
     octets = [
         row("bytes sent", lambda a: a.sent["bytes_sent"]),
         row("- duplicates", lambda a: a.duplicate_bytes),
-        row("- corrupt frames", lambda a: a.ledger.bytes_discarded - a.sent["garbage_bytes"]),
-        row("- garbage", lambda a: a.sent["garbage_bytes"]),
+        row("- corrupt frames", lambda a: a.ledger.bytes_discarded - a.garbage_bytes),
+        row("- garbage", lambda a: a.garbage_bytes),
         row("- dropped by the kernel", lambda a: a.kernel_bytes),
         row("= recorded", lambda a: a.ledger.bytes_stored),
     ]
