@@ -166,6 +166,7 @@ def _read_stream(b: bytes, header: Header, *, salvage: bool) -> Reading:
     codec = CODECS[header.row_codec](header.types)
     at, number, history, fault = header.size, 0, b"", None
     runs = [Run(0, [], True)]
+    repeats = 0  # empty rows since the last hash that held: a length prefix has no checksum
     may_go_on = salvage and header.row_codec == "flat" and header.level == 0
     while at < len(b):
         start, prefix = at, read_vle(b, at)
@@ -175,6 +176,7 @@ def _read_stream(b: bytes, header: Header, *, salvage: bool) -> Reading:
         length, at = prefix
         if length > MAX_ROW:
             fault = fault or Fault(start, "row length out of range")
+            _take_back(runs, repeats)
             break
         stored = b[at : at + length]
         if length and at + length + 4 > len(b):
@@ -184,6 +186,7 @@ def _read_stream(b: bytes, header: Header, *, salvage: bool) -> Reading:
             at += length + 4
         if length and xxh32(stored) != int.from_bytes(b[at - 4 : at], "little"):
             fault = fault or Fault(start, "row checksum mismatch")
+            _take_back(runs, repeats)
             if not may_go_on:
                 break
             number += 1
@@ -194,11 +197,19 @@ def _read_stream(b: bytes, header: Header, *, salvage: bool) -> Reading:
             row = codec.decode(plain)
         except (RowError, Lz4Error) as error:
             fault = fault or Fault(start, str(error))
+            _take_back(runs, repeats)
             break
         history = (history + plain)[-WINDOW:]
         runs[-1].rows.append(row)
         number += 1
+        repeats = 0 if length else repeats + 1
     return Reading(header, [run for run in runs if run.rows], fault, [])
+
+
+def _take_back(runs: list[Run], repeats: int) -> None:
+    """Damage follows, not the end: the empty rows before it may be damage as well."""
+    if repeats:
+        del runs[-1].rows[-repeats:]
 
 
 def _strict_packets(b: bytes, header: Header) -> Reading:

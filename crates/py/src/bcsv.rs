@@ -1,7 +1,12 @@
-//! Bindings of `tapeline.bcsv`.
+//! Bindings of `tapeline.bcsv`: registration, and what works on whole files.
 
 use pyo3::prelude::*;
 
-pub(crate) fn register(_m: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use crate::bcsv_reader::{BcsvBatch, BcsvReader, BcsvRows, BcsvStream};
+
+pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    m.add_class::<BcsvReader>()?;
+    m.add_class::<BcsvStream>()?;
+    m.add_class::<BcsvBatch>()?;
+    m.add_class::<BcsvRows>()
 }

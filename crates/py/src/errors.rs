@@ -1,8 +1,10 @@
 //! The only place where errors of the crates become Python exceptions (`tapeline.errors`).
 
-use pyo3::exceptions::PyOSError;
+use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::{PyIndexError, PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
+use tapeline_bcsv::{Error as BcsvCrateError, ErrorClass};
 use tapeline_capture::error::{Error as CaptureError, ErrorKind as CaptureKind};
 
 /// Make an exception of a class of `tapeline.errors`, with attributes.
@@ -83,6 +85,42 @@ pub(crate) fn capture_error(py: Python<'_>, error: &CaptureError) -> PyErr {
             &[("stream", stream), ("path", path)],
         ),
     }
+}
+
+pyo3::import_exception!(tapeline.errors, BcsvError);
+pyo3::import_exception!(tapeline.errors, SchemaError);
+pyo3::import_exception!(tapeline.errors, UnsupportedError);
+
+/// Errors of `tapeline-bcsv`; `path` becomes the file name of an `OSError`.
+pub(crate) fn bcsv_error(py: Python<'_>, error: &BcsvCrateError, path: &str) -> PyErr {
+    let text = error.to_string();
+    match error.class() {
+        ErrorClass::Corrupt => {
+            let place = |number: Option<u64>| number.and_then(|number| number.into_py_any(py).ok());
+            let places = [
+                ("offset", place(error.offset())),
+                ("packet", place(error.packet())),
+                ("rows_before", place(error.rows_before())),
+            ];
+            make(py, "CorruptError", &text, &places)
+        }
+        ErrorClass::Unsupported => UnsupportedError::new_err(text),
+        ErrorClass::Schema => SchemaError::new_err(text),
+        ErrorClass::Io => match error.io_error() {
+            Some(io) => os_error(io, &text, Some(std::path::Path::new(path))),
+            None => PyOSError::new_err(text),
+        },
+        ErrorClass::OutOfRange => PyIndexError::new_err(text),
+        ErrorClass::Closed => PyValueError::new_err(text),
+        _ => BcsvError::new_err(text),
+    }
+}
+
+/// Bytes in a string column of a BCSV file that are no UTF-8.
+pub(crate) fn not_text(text: &str) -> PyErr {
+    BcsvError::new_err(format!(
+        "a string column holds bytes that are no UTF-8 text: {text}"
+    ))
 }
 
 pub(crate) fn register(_m: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -4,8 +4,12 @@
 
 use pyo3::prelude::*;
 
+mod arrow;
 mod bcsv;
+mod bcsv_reader;
+mod bcsv_rows;
 mod errors;
+mod memory;
 mod recorder;
 mod recording;
 mod simulate;
@@ -13,6 +17,7 @@ mod wire;
 
 #[pymodule(gil_used = false)]
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
+    memory::prepare();
     m.add("__version__", env!("CARGO_PKG_VERSION"))?;
     m.add("debug_build", cfg!(debug_assertions))?;
     errors::register(m)?;

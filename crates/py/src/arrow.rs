@@ -1,0 +1,118 @@
+//! Arrow tables across the language border: `PyCapsule`s of the Arrow C data interface, in and out, and the
+//! crate's batches as Arrow batches and back. No value is copied here.
+
+use std::ffi::CStr;
+use std::sync::Arc;
+
+use arrow_array::ffi_stream::FFI_ArrowArrayStream;
+use arrow_array::{
+    Array, ArrayRef, ArrowPrimitiveType, BooleanArray, PrimitiveArray, RecordBatch,
+    RecordBatchOptions, RecordBatchReader, StringArray, StructArray, ffi, types as t,
+};
+use arrow_buffer::{ArrowNativeType, BooleanBuffer, Buffer, OffsetBuffer, ScalarBuffer};
+use arrow_schema::{ArrowError, DataType, Field, Schema as ArrowSchema, SchemaRef};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyCapsule, PyTuple};
+use tapeline_bcsv::{Batch, Column, ColumnType};
+
+const SCHEMA: &CStr = c"arrow_schema";
+const ARRAY: &CStr = c"arrow_array";
+const STREAM: &CStr = c"arrow_array_stream";
+
+/// Give a stream of batches away.
+pub(crate) fn export_stream<'py>(
+    py: Python<'py>,
+    batches: Box<dyn RecordBatchReader + Send>,
+) -> PyResult<Bound<'py, PyCapsule>> {
+    PyCapsule::new_with_value(py, FFI_ArrowArrayStream::new(batches), STREAM)
+}
+
+/// Give one batch away: capsules of its schema and its data, what `__arrow_c_array__` returns.
+pub(crate) fn export_batch<'py>(
+    py: Python<'py>,
+    batch: RecordBatch,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let data = StructArray::from(batch).into_data();
+    let (array, schema) =
+        ffi::to_ffi(&data).map_err(|error| PyTypeError::new_err(error.to_string()))?;
+    let schema = PyCapsule::new_with_value(py, schema, SCHEMA)?;
+    let array = PyCapsule::new_with_value(py, array, ARRAY)?;
+    PyTuple::new(py, [schema, array])
+}
+
+/// The Arrow schema of columns; nothing is nullable, because the format has no missing values.
+pub(crate) fn schema_of<'a>(columns: impl IntoIterator<Item = (&'a str, ColumnType)>) -> SchemaRef {
+    let fields: Vec<Field> = columns
+        .into_iter()
+        .map(|(name, kind)| Field::new(name, data_type(kind), false))
+        .collect();
+    Arc::new(ArrowSchema::new(fields))
+}
+
+fn data_type(kind: ColumnType) -> DataType {
+    match kind {
+        ColumnType::Bool => DataType::Boolean,
+        ColumnType::UInt8 => DataType::UInt8,
+        ColumnType::UInt16 => DataType::UInt16,
+        ColumnType::UInt32 => DataType::UInt32,
+        ColumnType::UInt64 => DataType::UInt64,
+        ColumnType::Int8 => DataType::Int8,
+        ColumnType::Int16 => DataType::Int16,
+        ColumnType::Int32 => DataType::Int32,
+        ColumnType::Int64 => DataType::Int64,
+        ColumnType::Float => DataType::Float32,
+        ColumnType::Double => DataType::Float64,
+        ColumnType::String => DataType::Utf8,
+    }
+}
+
+/// A decoded batch as an Arrow batch; its buffers change owner.
+///
+/// # Errors
+///
+/// A string column holds bytes that are no UTF-8.
+pub(crate) fn to_arrow(schema: &SchemaRef, batch: Batch) -> Result<RecordBatch, ArrowError> {
+    let rows = batch.rows;
+    let arrays = batch
+        .columns
+        .into_iter()
+        .map(to_array)
+        .collect::<Result<Vec<_>, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)
+}
+
+fn to_array(column: Column) -> Result<ArrayRef, ArrowError> {
+    Ok(match column {
+        Column::Bool(bits) => Arc::new(BooleanArray::new(
+            BooleanBuffer::new(Buffer::from_vec(bits.bytes), 0, bits.len),
+            None,
+        )),
+        Column::UInt8(values) => numbers::<t::UInt8Type>(values),
+        Column::UInt16(values) => numbers::<t::UInt16Type>(values),
+        Column::UInt32(values) => numbers::<t::UInt32Type>(values),
+        Column::UInt64(values) => numbers::<t::UInt64Type>(values),
+        Column::Int8(values) => numbers::<t::Int8Type>(values),
+        Column::Int16(values) => numbers::<t::Int16Type>(values),
+        Column::Int32(values) => numbers::<t::Int32Type>(values),
+        Column::Int64(values) => numbers::<t::Int64Type>(values),
+        Column::Float(values) => numbers::<t::Float32Type>(values),
+        Column::Double(values) => numbers::<t::Float64Type>(values),
+        Column::String(text) => {
+            let offsets = OffsetBuffer::new(ScalarBuffer::from(text.offsets));
+            Arc::new(StringArray::try_new(
+                offsets,
+                Buffer::from_vec(text.bytes),
+                None,
+            )?)
+        }
+    })
+}
+
+fn numbers<T: ArrowPrimitiveType>(values: Vec<T::Native>) -> ArrayRef
+where
+    T::Native: ArrowNativeType,
+{
+    Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(values), None))
+}
