@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use tapeline_bcsv::{ColumnType, FileCodec, RowCodec, RowWriter, Schema, Value, WriteOptions};
 use tapeline_wire::assemble::IndexRow;
-use xxhash_rust::xxh3::Xxh3;
 
+use crate::digest::Digest;
 use crate::fs::{Appender, DiskFile};
 
 /// Columns in file order; the last three describe the frames, the rest is u64.
@@ -43,7 +43,7 @@ impl IndexWriter {
         };
         let sink = Hashing {
             file: Appender(Arc::clone(&file)),
-            digest: Box::new(Xxh3::new()),
+            digest: Digest::new(),
             bytes: 0,
         };
         let rows = Schema::from_pairs(COLUMNS)
@@ -72,17 +72,17 @@ impl IndexWriter {
     }
 
     /// Write the footer and make the file durable; its digest and size.
-    pub(crate) fn finish(self) -> Result<(u128, u64), String> {
+    pub(crate) fn finish(self) -> Result<(String, u64), String> {
         let sink = self.rows.finish().map_err(|e| e.to_string())?;
         self.file.sync_data().map_err(|e| e.to_string())?;
-        Ok((sink.digest.digest128(), sink.bytes))
+        Ok((sink.digest.hex(), sink.bytes))
     }
 }
 
 /// Hashes what passes to the file.
 struct Hashing {
     file: Appender,
-    digest: Box<Xxh3>,
+    digest: Digest,
     bytes: u64,
 }
 

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+mod digest;
 pub mod error;
 pub mod fs;
 mod index;

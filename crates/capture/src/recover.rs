@@ -16,9 +16,9 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tapeline_wire::assemble::{Arrival, Rule, rebuild};
 use tapeline_wire::frame::{FrameLayout, FrameRef, FrameScanner};
-use xxhash_rust::xxh3::Xxh3;
 
 use crate::config::LayoutConfig;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::fs::{Dir, DiskFile};
 use crate::index::IndexWriter;
@@ -260,7 +260,7 @@ fn copy_tail(dir: &Arc<dyn Dir>, part: &str, tail: &str, from: u64) -> Result<()
 /// Size and digest of an index file.
 fn index_entry(dir: &Arc<dyn Dir>, name: &str) -> Result<IndexEntry> {
     let file = open(dir, name)?;
-    let mut digest = Xxh3::new();
+    let mut digest = Digest::new();
     let mut buf = vec![0; 1 << 18];
     let mut offset = 0;
     loop {
@@ -277,7 +277,7 @@ fn index_entry(dir: &Arc<dyn Dir>, name: &str) -> Result<IndexEntry> {
         name: name.to_owned(),
         bytes: offset,
         rows: 0,
-        xxh3_128: format!("{:032x}", digest.digest128()),
+        xxh3_128: digest.hex(),
     })
 }
 
@@ -324,7 +324,7 @@ struct Scan {
     /// Bytes of whole, valid frames with nothing between them.
     whole: u64,
     frames: u64,
-    file_digest: u128,
+    file_digest: String,
 }
 
 impl Scan {
@@ -341,7 +341,7 @@ impl Scan {
             return Err(at(e));
         }
         let whole = frames.offset;
-        let mut digest = Xxh3::new();
+        let mut digest = Digest::new();
         let mut buf = vec![0; 1 << 20];
         let mut offset = 0;
         loop {
@@ -356,7 +356,7 @@ impl Scan {
             bytes,
             whole,
             frames: count,
-            file_digest: digest.digest128(),
+            file_digest: digest.hex(),
         })
     }
 }

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use tapeline_sys::clock;
 use tapeline_wire::assemble::IndexRow;
-use xxhash_rust::xxh3::Xxh3;
 
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::fs::{Dir, DiskFile};
 use crate::index::IndexWriter;
@@ -24,7 +24,7 @@ pub(crate) struct Segment {
     number: u64,
     dat: Arc<dyn DiskFile>,
     index: IndexWriter,
-    digest: Box<Xxh3>,
+    digest: Digest,
     bytes: u64,
     account: Account,
     pub(crate) opened: Instant,
@@ -63,7 +63,7 @@ impl Account {
         number: u64,
         name: String,
         bytes: u64,
-        digest: u128,
+        digest: String,
         index: IndexEntry,
     ) -> SegmentEntry {
         SegmentEntry {
@@ -75,7 +75,7 @@ impl Account {
             last_sequence: self.last_sequence,
             first_timestamp_ns: self.first_timestamp_ns,
             last_timestamp_ns: self.last_timestamp_ns,
-            xxh3_128: format!("{digest:032x}"),
+            xxh3_128: digest,
             index,
             extra: serde_json::Map::new(),
         }
@@ -104,7 +104,7 @@ impl Segment {
             number,
             dat,
             index,
-            digest: Box::new(Xxh3::new()),
+            digest: Digest::new(),
             bytes: 0,
             account: Account::default(),
             opened: Instant::now(),
@@ -198,14 +198,10 @@ impl Segment {
             name: index_name,
             bytes: index_bytes,
             rows: self.account.rows,
-            xxh3_128: format!("{index_digest:032x}"),
+            xxh3_128: index_digest,
         };
-        Ok(self.account.entry(
-            self.number,
-            dat_name,
-            self.bytes,
-            self.digest.digest128(),
-            index,
-        ))
+        Ok(self
+            .account
+            .entry(self.number, dat_name, self.bytes, self.digest.hex(), index))
     }
 }
