@@ -7,11 +7,11 @@
 //!
 //! - [`RowWriter`]: rows to any [`std::io::Write`], on the calling thread. `new(sink, &schema, &options)`,
 //!   `write_row(&[Value])`, `flush()`, `finish() -> sink`, `rows_written()`, `bytes_written()`.
-//! - `FileWriter` (being built): a file with its whole life. `open(path, &schema, WriteMode::{New, Replace, Append},
+//! - [`FileWriter`]: a file with its whole life. `open(path, &schema, WriteMode::{New, Replace, Append},
 //!   &WriteOptions, &FileOptions { max_loss, threads, .. })`; `row_buffer() -> RowBuffer` (fill it with `set_f32(column, v)`
 //!   and friends), `write_row(&RowBuffer)`, `write_packed(&[u8])`, `write_batch(&BatchView)`, `flush(sync: bool)`,
 //!   `finish()`, `rows_written()`. Constant time per row; batch packets are compressed and stored by another thread.
-//! - `BatchView { rows, columns: Vec<ColumnView> }` borrows Arrow-compatible buffers: `ColumnView::{Bool { bits, offset },
+//! - [`BatchView`] `{ rows, columns: Vec<ColumnView> }` borrows Arrow-compatible buffers: `ColumnView::{Bool { bits, offset },
 //!   BoolBytes(&[u8]), UInt8(&[u8]), .., Float(&[f32]), Double(&[f64]), String { offsets: &[i32], bytes },
 //!   LargeString { offsets: &[i64], bytes }}`.
 //!
@@ -36,11 +36,14 @@
 
 #![forbid(unsafe_code)]
 
+mod background;
 mod batch;
+mod bulk;
 mod checksum;
 mod cursor;
 mod error;
 mod file;
+mod file_writer;
 mod footer;
 mod header;
 mod index;
@@ -51,18 +54,23 @@ mod row;
 mod scan_stream;
 mod schema;
 mod source;
+mod storage;
 mod value;
+mod view;
 mod vle;
 mod writer;
 
 pub use batch::{Batch, Bitmap, Column, StringColumn};
 pub use checksum::xxh64;
 pub use error::{Error, ErrorClass, ErrorKind, Result};
+pub use file_writer::{FileOptions, FileWriter, WriteMode};
 pub use footer::IndexEntry;
 pub use header::{FileCodec, FormatVersion, Header, RowCodec};
 pub use limits::{Limits, MAX_COLUMNS, MAX_ROW_BYTES, MAX_STRING_BYTES};
 pub use reader::{Batches, OnCorrupt, PacketInfo, Poll, ReadOptions, Reader, Selection};
 pub use schema::{ColumnSpec, ColumnType, Schema};
 pub use source::ReadAt;
+pub use storage::{Disk, Storage, StoredFile};
 pub use value::{RowBuffer, Value};
+pub use view::{BatchView, ColumnView};
 pub use writer::{RowWriter, WriteOptions};

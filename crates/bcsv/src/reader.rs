@@ -446,7 +446,7 @@ fn place(error: Error, number: usize, unit: &Unit) -> Error {
 }
 
 /// The header of a source, and where the body begins.
-fn read_header(source: &dyn ReadAt, any_flags: bool) -> Result<(Header, u64)> {
+pub(crate) fn read_header(source: &dyn ReadAt, any_flags: bool) -> Result<(Header, u64)> {
     let mut buffer = Buffer::default();
     let mut want = 4096;
     loop {

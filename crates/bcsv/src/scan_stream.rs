@@ -58,11 +58,16 @@ impl StreamScan {
                 .min(piece_bytes);
             let bytes = self.buffer.fill(&*facts.source, index.end, room)?;
             let (mut at, mut rows, mut fault, mut bad_row) = (0, 0_u64, None, None);
+            // Behind the last row that a hash covers: repeats are not covered.
+            let mut solid = (0, 0_u64);
             while at < bytes.len() {
                 match stream_row(bytes, at, facts) {
-                    Ok(StreamRow::Whole { next, .. }) => {
+                    Ok(StreamRow::Whole { start, end, next }) => {
                         at = next;
                         rows += 1;
+                        if start < end || facts.layout.columns() == 0 {
+                            solid = (at, rows);
+                        }
                     }
                     Ok(StreamRow::Cut) => break,
                     Err(error) => {
@@ -76,6 +81,10 @@ impl StreamScan {
                         break;
                     }
                 }
+            }
+            if fault.is_some() && bad_row.is_none() {
+                // A length that was flipped to 0 looks like a repeat, and what follows like a fault.
+                (at, rows) = solid;
             }
             let whole = index.end + bytes.len() as u64 == stop;
             if at == 0 && fault.is_none() && !whole && piece_bytes < 2 * MAX_ROW_BYTES {

@@ -141,8 +141,8 @@ impl<W: Write> RowWriter<W> {
     /// [`ErrorKind::Io`].
     pub fn finish(mut self) -> Result<W> {
         self.close_packet()?;
-        self.coder.framer.finish();
         self.push()?;
+        self.sink.write_all(&self.coder.framer.footer())?;
         self.sink.flush()?;
         Ok(self.sink)
     }

@@ -21,6 +21,7 @@ use crate::footer::{Footer, IndexEntry};
 use crate::header::{FileCodec, Header};
 use crate::limits::MAX_ROW_BYTES;
 use crate::packet::encode_header;
+use crate::vle;
 
 /// How hard LZ4 tries at each level (format 9).
 pub(crate) fn effort(codec: FileCodec, level: u8) -> Effort {
@@ -94,6 +95,76 @@ impl Framer {
     /// Rows of the file so far.
     pub(crate) fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// The file codec.
+    pub(crate) fn codec(&self) -> FileCodec {
+        self.codec
+    }
+
+    /// Start over with empty buffers at byte 0 and this row; packets are closed.
+    pub(crate) fn renew(&mut self, first_row: u64) {
+        self.offset = 0;
+        self.out.clear();
+        self.hashed = 0;
+        self.entries.clear();
+        self.open = None;
+        self.rows = first_row;
+        self.packet_first_row = first_row;
+    }
+
+    /// Rows stored elsewhere follow: up to `rows` in all, in these packets, up to byte `end`. No packet is open and
+    /// nothing waits to be stored.
+    pub(crate) fn extend(&mut self, rows: u64, entries: &[IndexEntry], end: u64) {
+        self.rows = rows;
+        self.entries.extend_from_slice(entries);
+        self.offset = end;
+    }
+
+    /// Whether rows are stored as they are, behind a length each: [`Framer::append_plain`].
+    pub(crate) fn takes_plain_rows(&self) -> bool {
+        matches!(self.codec, FileCodec::Packet | FileCodec::PacketLz4Batch)
+    }
+
+    /// Append up to `rows` rows of `row_bytes` bytes each, which `fill` writes all at once: it gets the region, the
+    /// distance between rows, the place of a row behind its length, and the number of rows. Returns that number: the
+    /// packet may be full before.
+    pub(crate) fn append_plain(
+        &mut self,
+        row_bytes: usize,
+        rows: usize,
+        fill: impl FnOnce(&mut [u8], usize, usize, usize),
+    ) -> Result<usize> {
+        crate::value::check_row_bytes(row_bytes)?;
+        if self.open.is_none() {
+            self.open_packet();
+        }
+        let mut prefix = Vec::new();
+        vle::encode(row_bytes as u64, &mut prefix);
+        let stride = prefix.len() + row_bytes;
+        let filled = self.open.unwrap_or(0);
+        let room = self
+            .packet_bytes
+            .saturating_sub(filled)
+            .div_ceil(stride as u64);
+        let rows = rows.min(usize::try_from(room).unwrap_or(usize::MAX));
+        let out = if self.codec == FileCodec::PacketLz4Batch {
+            &mut self.payload
+        } else {
+            &mut self.out
+        };
+        let start = out.len();
+        out.resize(start + rows * stride, 0);
+        let region = out.get_mut(start..).unwrap_or_default();
+        for row in region.chunks_exact_mut(stride) {
+            if let Some(to) = row.get_mut(..prefix.len()) {
+                to.copy_from_slice(&prefix);
+            }
+        }
+        fill(region, stride, prefix.len(), rows);
+        self.open = Some(filled + (rows * stride) as u64);
+        self.rows += rows as u64;
+        Ok(rows)
     }
 
     /// Whether the open packet takes no more rows: it must be closed before the next one.
@@ -242,8 +313,9 @@ impl Framer {
         self.offset += bytes as u64;
     }
 
-    /// Append the footer (packet codecs) to `out`. All packets are closed.
-    pub(crate) fn finish(&mut self) {
+    /// The footer; nothing for streams. All packets are closed.
+    pub(crate) fn footer(&self) -> Vec<u8> {
+        let mut out = Vec::new();
         if self.codec.has_packets() {
             let entries = if self.index_wanted {
                 self.entries.clone()
@@ -254,8 +326,9 @@ impl Framer {
                 entries,
                 rows: self.rows,
             }
-            .encode(&mut self.out);
+            .encode(&mut out);
         }
+        out
     }
 
     /// Packets so far.

@@ -7,6 +7,7 @@
 use super::{Row, RowStrings, Span, bad};
 use crate::error::Result;
 use crate::schema::{Layout, Slot};
+use crate::view::{ColumnView, scatter_bools};
 
 /// Append a row.
 pub(super) fn encode(layout: &Layout, image: &[u8], strings: &impl RowStrings, out: &mut Vec<u8>) {
@@ -67,4 +68,55 @@ pub(super) fn decode(
     } else {
         Err(bad("its length contradicts its content"))
     }
+}
+
+/// Write `rows` rows without strings from columns, from row `start` on, straight into their places: `stride` bytes apart
+/// in `region`, each `at` bytes into its place.
+pub(crate) fn scatter(
+    layout: &Layout,
+    columns: &[ColumnView<'_>],
+    start: usize,
+    rows: usize,
+    region: &mut [u8],
+    stride: usize,
+    at: usize,
+) {
+    let scalars_at = at + layout.bool_bytes();
+    for (slot, view) in layout.slots.iter().zip(columns) {
+        if let Slot::Number { flat_at, .. } = *slot {
+            macro_rules! scatter {
+                ($values:expr) => {
+                    for (row, value) in region
+                        .chunks_exact_mut(stride)
+                        .zip($values.get(start..).unwrap_or_default())
+                    {
+                        if let Some(to) = row
+                            .get_mut(scalars_at + flat_at..)
+                            .and_then(|rest| rest.first_chunk_mut())
+                        {
+                            *to = value.to_le_bytes();
+                        }
+                    }
+                };
+            }
+            match view {
+                ColumnView::UInt8(values) => scatter!(values),
+                ColumnView::UInt16(values) => scatter!(values),
+                ColumnView::UInt32(values) => scatter!(values),
+                ColumnView::UInt64(values) => scatter!(values),
+                ColumnView::Int8(values) => scatter!(values),
+                ColumnView::Int16(values) => scatter!(values),
+                ColumnView::Int32(values) => scatter!(values),
+                ColumnView::Int64(values) => scatter!(values),
+                ColumnView::Float(values) => scatter!(values),
+                ColumnView::Double(values) => scatter!(values),
+                _ => {}
+            }
+        }
+    }
+    scatter_bools(layout, columns, start, rows, |row, byte, bits| {
+        if let Some(to) = region.get_mut(row * stride + at + byte) {
+            *to = bits;
+        }
+    });
 }
