@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import mmap
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -53,6 +54,8 @@ lies between the frames."""
 
 # What is scanned at once while frames are iterated over, in bytes; a row that is larger is taken whole.
 _STEP_BYTES = 8 << 20
+# Bytes in which a layout that is right finds a frame, unless frames are large or damaged: then the next one decides.
+_GLANCE_BYTES = 64 << 10
 # Bytes looked at to recognise the layout of a file that no manifest describes.
 _PROBE_BYTES = 4 << 20
 
@@ -113,19 +116,16 @@ class Segment:
     Attributes:
         path: The file.
         is_open: Its name ends in `.part`: not closed, or the recorder was killed.
-        layout: Layout of its frames.
+        layout: Layout of its frames: that of the manifest where it finds frames, else recognised from the bytes.
+        listed_layout: The manifest's, or None.
         rule: The rule of assembly: "none", "markers" or "count:N"; None where no manifest says.
     """
 
     def __init__(self, path: Path, layout: FrameLayout | None = None, rule: str | None = None) -> None:
-        """Nothing is read but, without a layout, the beginning of the file.
-
-        Raises:
-            OSError: As the operating system gave it.
-        """
+        """Nothing is read."""
         self.path = path
         self.is_open = path.name.endswith(PART)
-        self.layout = layout or detect_layout(path)
+        self.listed_layout = layout
         self.rule = rule
 
     def __repr__(self) -> str:
@@ -136,6 +136,18 @@ class Segment:
     def name(self) -> str:
         """File name."""
         return self.path.name
+
+    @cached_property
+    def layout(self) -> FrameLayout:
+        """Layout of its frames.
+
+        Raises:
+            OSError: As the operating system gave it.
+        """
+        listed = self.listed_layout
+        if listed is not None and len(scan_file(self.path, listed, 0, min(self.size(), _GLANCE_BYTES))):
+            return listed
+        return detect_layout(self.path, listed)
 
     @property
     def index_path(self) -> Path:
@@ -162,31 +174,7 @@ class Segment:
         Raises:
             OSError: As the operating system gave it.
         """
-        stop = self.size() if stop is None else stop
-        layout = self.layout
-        raw, damage, size, text = _native.scan_frames(
-            str(self.path),
-            start,
-            stop,
-            layout.magic,
-            layout.version_flags,
-            layout.length_bytes,
-            layout.header_crc,
-            layout.max_payload,
-            digest,
-        )
-        return Scan(
-            np.frombuffer(raw[0], U64),
-            np.frombuffer(raw[1], U32),
-            np.frombuffer(raw[2], U64),
-            np.frombuffer(raw[3], U64),
-            np.frombuffer(raw[4], np.uint8),
-            np.frombuffer(raw[5], "<u2"),
-            [Damage(*item) for item in damage],
-            size,
-            text,
-            raw,
-        )
+        return scan_file(self.path, self.layout, start, self.size() if stop is None else stop, digest=digest)
 
     def index(self) -> Index:
         """The index: from its file where that fits the segment, else rebuilt from the frames.
@@ -319,10 +307,39 @@ class Segment:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def detect_layout(path: Path) -> FrameLayout:
+def scan_file(path: Path, layout: FrameLayout, start: int, stop: int, *, digest: bool = False) -> Scan:
+    """See `Segment.scan`."""
+    raw, damage, size, text = _native.scan_frames(
+        str(path),
+        start,
+        stop,
+        layout.magic,
+        layout.version_flags,
+        layout.length_bytes,
+        layout.header_crc,
+        layout.max_payload,
+        digest,
+    )
+    return Scan(
+        np.frombuffer(raw[0], U64),
+        np.frombuffer(raw[1], U32),
+        np.frombuffer(raw[2], U64),
+        np.frombuffer(raw[3], U64),
+        np.frombuffer(raw[4], np.uint8),
+        np.frombuffer(raw[5], "<u2"),
+        [Damage(*item) for item in damage],
+        size,
+        text,
+        raw,
+    )
+
+
+def detect_layout(path: Path, listed: FrameLayout | None = None) -> FrameLayout:
     """Recognise the layout of a `.dat` from its bytes: the variant in which most of the beginning is valid.
 
-    The default layout where none fits, which then finds no frames.
+    Args:
+        path: The file.
+        listed: What a manifest says: tried first, and the answer where no variant finds a frame.
 
     Raises:
         OSError: As the operating system gave it.
@@ -334,14 +351,14 @@ def detect_layout(path: Path) -> FrameLayout:
     # 4 GiB less the largest header is what a frame can have (crates/wire, MAX_PAYLOAD_LIMIT)
     max_payload = max(default.max_payload, min(size, (1 << 32) - 64))
     magics = [default.magic] if len(magic) < 8 else list(dict.fromkeys([default.magic, magic]))
-    best, most = default, 0
-    for sync, version_flags, length_bytes, header_crc in itertools.product(magics, (4, 2), (4, 8), (True, False)):
-        layout = FrameLayout(sync, version_flags, length_bytes, header_crc, max_payload)
-        probe = Segment(path, layout).scan(0, min(size, max(_PROBE_BYTES, 0)))
+    variants = itertools.product(magics, (4, 2), (4, 8), (True, False))
+    best, most = listed or default, 0
+    for layout in [*([listed] if listed else []), *(FrameLayout(*variant, max_payload) for variant in variants)]:
+        probe = scan_file(path, layout, 0, min(size, _PROBE_BYTES))
         valid = int(probe.frame_bytes.sum(dtype=np.uint64))
         if valid > most:
             best, most = layout, valid
-        if probe.bytes_read and valid * 2 > probe.bytes_read:
+        if valid * 2 > probe.bytes_read:
             break
     return best
 

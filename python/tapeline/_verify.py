@@ -159,6 +159,8 @@ class _Check:
                     self.add(path, None, "segment", "closed under its final name", "still open")
                 elif item is None and manifest.present:
                     self.add(path, None, "segment in the manifest", "listed", "not listed")
+                if segment.listed_layout not in {None, segment.layout}:
+                    self.add(path, None, "layout in the manifest", segment.layout, segment.listed_layout)
                 scan = self.frames_of(segment, None if segment.is_open else item, total)
                 if not segment.is_open:
                     self.index(segment, item, scan, total)

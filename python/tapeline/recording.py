@@ -92,7 +92,7 @@ class Recording:
         segment = Segment(path)
         name = path.name.removesuffix(_manifest.PART).removesuffix(".dat")
         empty = _manifest.Manifest({}, present=False, faults=[], streams={})
-        return cls(path, empty, {name: Stream(name, [segment], None, segment.layout)})
+        return cls(path, empty, {name: Stream(name, [segment], None, None)})
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -158,9 +158,7 @@ class Stream:
     @property
     def layout(self) -> FrameLayout | None:
         """Layout of its frames; None for a stream of which there is nothing but the name."""
-        if self._layout is None and self.segments:
-            return self.segments[0].layout
-        return self._layout
+        return self.segments[0].layout if self.segments else self._layout
 
     @property
     def assembly(self) -> str | None:
