@@ -1,6 +1,6 @@
 # Types of the compiled module; the public, documented names are in the Python modules beside it.
 
-from typing import Any, Self, final
+from typing import Any, Self, TypeAlias, final
 
 from typing_extensions import Buffer
 
@@ -99,12 +99,12 @@ class RadarSimulation:
     def finish(self) -> str: ...
 
 # tapeline.bcsv
-_Columns = list[tuple[str, str]]
-_Gaps = list[tuple[int, int]]
-_Options = tuple[str, str, int, int, bool, str, int | None]
-_Header = tuple[tuple[int, int, int], int | None, str, str, int, int, bool, int, int]
-_Row = tuple[Any, ...]
-BcsvReport = tuple[bool, list[tuple[str, int | None, int | None]], int, _Gaps, int]
+_Columns: TypeAlias = list[tuple[str, str]]
+_Gaps: TypeAlias = list[tuple[int, int]]
+_Options: TypeAlias = tuple[str, str, int, int, bool, str, int | None]
+_Header: TypeAlias = tuple[tuple[int, int, int], int | None, str, str, int, int, bool, int, int]
+_Row: TypeAlias = tuple[Any, ...]
+BcsvReport: TypeAlias = tuple[bool, list[tuple[str, int | None, int | None]], int, _Gaps, int]
 
 @final
 class BcsvReader:

@@ -114,17 +114,13 @@ class Segment:
     """One `.dat` file of a stream, finished or open.
 
     Attributes:
-        path: The file.
-        is_open: Its name ends in `.part`: not closed, or the recorder was killed.
-        layout: Layout of its frames: that of the manifest where it finds frames, else recognised from the bytes.
-        listed_layout: The manifest's, or None.
+        listed_layout: The manifest's layout, or None.
         rule: The rule of assembly: "none", "markers" or "count:N"; None where no manifest says.
     """
 
     def __init__(self, path: Path, layout: FrameLayout | None = None, rule: str | None = None) -> None:
         """Nothing is read."""
-        self.path = path
-        self.is_open = path.name.endswith(PART)
+        self._path = path
         self.listed_layout = layout
         self.rule = rule
 
@@ -133,13 +129,27 @@ class Segment:
         return f"Segment({self.name!r})"
 
     @property
+    def path(self) -> Path:
+        """The file; a recorder may have given it its final name since the recording was opened."""
+        if self._path.name.endswith(PART) and not self._path.exists():
+            closed = self._path.with_name(self._path.name.removesuffix(PART))
+            if closed.exists():
+                self._path = closed
+        return self._path
+
+    @property
+    def is_open(self) -> bool:
+        """Its name ends in `.part`: not closed yet, or the recorder was killed."""
+        return self.path.name.endswith(PART)
+
+    @property
     def name(self) -> str:
         """File name."""
         return self.path.name
 
     @cached_property
     def layout(self) -> FrameLayout:
-        """Layout of its frames.
+        """Layout of its frames: that of the manifest where it finds frames, else recognised from the bytes.
 
         Raises:
             OSError: As the operating system gave it.
@@ -234,15 +244,18 @@ class Segment:
             payload = bytes(data[offset - start + header : offset - start + size])
             yield Frame(sequence, timestamp_ns, stream_id, flags, payload, offset, late)
 
-    def payloads(self, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
+    def payloads(
+        self, dtype: npt.DTypeLike | None = None, *, verify: bool = True
+    ) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
         """The payloads of all frames, in file order.
 
         Where all have one size and nothing is damaged, the result is one view of the mapped file with
-        strides: nothing is copied, and only the pages touched are read. It is read-only, and its elements
-        may be unaligned.
+        strides, and nothing is copied. It is read-only, and its elements may be unaligned.
 
         Args:
             dtype: Type of a sample, big-endian or not as the producer sends it; bytes (`uint8`) if None.
+            verify: Check the CRCs, which reads the file once. False looks at magics and lengths only, and
+                trusts the rest, where that is enough to find the frames.
 
         Returns:
             Array of shape (frames, samples); where the sizes differ, a list of arrays of shape (samples,).
@@ -251,28 +264,56 @@ class Segment:
             ValueError: A payload is not a whole number of samples.
             OSError: As the operating system gave it.
         """
-        scan = self.scan()
         kind = np.dtype(np.uint8 if dtype is None else dtype)
         header = self.layout.header_bytes
-        sizes = scan.frame_bytes.astype(np.int64) - header
-        wrong = np.flatnonzero(sizes % kind.itemsize)
-        if len(wrong):
-            size = int(sizes[wrong[0]])
-            raise ValueError(f"{self.path}: a payload of {size} bytes is not a whole number of {kind} samples")
-        if not len(scan):
+        if not self.size():
             return np.empty((0, 0), kind)
         data = self._bytes()
-        if bool((sizes == sizes[0]).all()) and not scan.damage:
-            shape = (len(scan), int(sizes[0]) // kind.itemsize)
-            strides = (int(scan.frame_bytes[0]), kind.itemsize)
-            view: npt.NDArray[Any] = np.ndarray(shape, kind, data, header, strides)
-            view.flags.writeable = False
-            return view
+        if not verify and (frame_bytes := self._only_frame_bytes(data)):
+            return self._view(data, kind, frame_bytes, len(data) // frame_bytes)
+        scan = self.scan(stop=len(data))
+        if not len(scan):
+            return np.empty((0, 0), kind)
+        sizes = scan.frame_bytes.astype(np.int64) - header
+        for size in np.unique(sizes).tolist():
+            self._check_samples(kind, size)
+        one_size = bool((sizes == sizes[0]).all())
+        if one_size and not scan.damage:
+            return self._view(data, kind, int(scan.frame_bytes[0]), len(scan))
         parts = [
             np.frombuffer(data, kind, size // kind.itemsize, offset + header)
             for offset, size in zip(scan.offset.tolist(), sizes.tolist(), strict=True)
         ]
-        return np.stack(parts) if bool((sizes == sizes[0]).all()) else parts
+        return np.stack(parts) if one_size else parts
+
+    def _view(self, data: mmap.mmap | bytes, kind: np.dtype[Any], frame_bytes: int, frames: int) -> npt.NDArray[Any]:
+        """The payloads of frames of one size that lie one behind the other."""
+        header = self.layout.header_bytes
+        self._check_samples(kind, frame_bytes - header)
+        shape = (frames, (frame_bytes - header) // kind.itemsize)
+        view: npt.NDArray[Any] = np.ndarray(shape, kind, data, header, (frame_bytes, kind.itemsize))
+        view.flags.writeable = False
+        return view
+
+    def _check_samples(self, kind: np.dtype[Any], payload_bytes: int) -> None:
+        if payload_bytes % kind.itemsize:
+            raise ValueError(f"{self.path}: a payload of {payload_bytes} bytes is not a whole number of {kind} samples")
+
+    def _only_frame_bytes(self, data: mmap.mmap | bytes) -> int | None:
+        """The size of the frames, if magics and lengths say that all have one and lie side by side."""
+        layout = self.layout
+        # magic, version and flags, sequence, timestamp, then the length (spec/frame-stream.md 1)
+        at, width = 24 + layout.version_flags, layout.length_bytes
+        frame_bytes = layout.header_bytes + int.from_bytes(data[at : at + width], "big")
+        frames, rest = divmod(len(data), frame_bytes)
+        if rest or frames == 0 or frame_bytes == layout.header_bytes:
+            return None
+        for begin, stop in ((0, 8), (at, at + width)):
+            fields = np.ndarray((frames, stop - begin), np.uint8, data, begin, (frame_bytes, 1))
+            first = layout.magic if begin == 0 else data[begin:stop]
+            if not bool((fields == np.frombuffer(first, np.uint8)).all()):
+                return None
+        return frame_bytes
 
     def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """The frames as Arrow batches of about 8 MB; see `Stream.to_arrow`."""
@@ -367,11 +408,8 @@ def read_index(path: Path) -> Index | None:
     """Read an index file; None when it is missing or not an index."""
     from tapeline import bcsv
 
-    read_table = getattr(bcsv, "read_table", None)
-    if read_table is None:
-        return None
     try:
-        table = read_table(path)
+        table = bcsv.read_table(path)
         index: Index = {name: table[name].to_numpy().astype(dtype) for name, dtype in INDEX_COLUMNS.items()}
     except (OSError, KeyError, ValueError):  # a BcsvError is a ValueError
         return None

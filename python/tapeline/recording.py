@@ -252,7 +252,9 @@ class Stream:
                 if first <= frame.timestamp_ns < last:
                     yield frame
 
-    def payloads(self, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
+    def payloads(
+        self, dtype: npt.DTypeLike | None = None, *, verify: bool = True
+    ) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
         """The payloads of all frames, in file order.
 
         With one segment whose payloads have one size nothing is copied: the result is a read-only view of
@@ -261,6 +263,7 @@ class Stream:
 
         Args:
             dtype: Type of a sample, such as ">i2"; bytes (`uint8`) if None.
+            verify: Check the CRCs; see `Segment.payloads`.
 
         Returns:
             Array of shape (frames, samples); where payloads differ in size, a list of arrays of shape
@@ -270,7 +273,7 @@ class Stream:
             ValueError: A payload is not a whole number of samples.
             OSError: As the operating system gave it.
         """
-        parts = [segment.payloads(dtype) for segment in self.segments]
+        parts = [segment.payloads(dtype, verify=verify) for segment in self.segments]
         filled = [part for part in parts if len(part)]
         if not filled:
             return np.empty((0, 0), np.uint8 if dtype is None else dtype)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from _twins import bcsv as twin
 from tapeline import _native, wire
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 T0 = 1_790_000_000_000_000_000
 """Producer's time of sequence 0, ns; one frame per 1,000 ns."""
@@ -177,13 +180,3 @@ def edit_manifest(root: Path, change) -> None:
 
 def dat_files(root: Path, stream: str = "ch0") -> list[Path]:
     return sorted((root / stream).glob("*.dat"))
-
-
-def twin_read_table(path):
-    """`bcsv.read_table` by the twin."""
-    import pyarrow as pa
-
-    reading = twin.read(Path(path).read_bytes())
-    columns = list(zip(*reading.rows, strict=True)) or [[] for _ in INDEX]
-    names = [name.decode() for name in reading.header.names]
-    return pa.table({name: pa.array(c, pa.uint64()) for name, c in zip(names, columns, strict=True)})

@@ -16,10 +16,9 @@ from _support.recordings import (
     counted,
     dat_files,
     edit_manifest,
-    twin_read_table,
     write_recording,
 )
-from tapeline import _native, bcsv, wire
+from tapeline import _native, wire
 from tapeline.recording import parse_time
 
 INDEX_TYPES = {
@@ -41,13 +40,6 @@ INDEX_TYPES = {
     "status": pa.uint8(),
     "segment": pa.string(),
 }
-
-
-@pytest.fixture(autouse=True)
-def _index_reader(monkeypatch):
-    """Until `bcsv.read_table` is there."""
-    if not hasattr(bcsv, "read_table"):
-        monkeypatch.setattr(bcsv, "read_table", twin_read_table, raising=False)
 
 
 @pytest.fixture
@@ -238,6 +230,31 @@ def test_payloads_of_one_segment_are_a_view(whole):
     assert array.strides == (72, 4)
     assert not array.flags.owndata
     assert not array.flags.writeable
+
+
+def test_payloads_without_their_crcs(whole):
+    stream = tapeline.open_recording(whole).streams["ch0"]
+    before = stream.payloads(">u2")
+    assert (stream.payloads(">u2", verify=False) == before).all()
+    path = dat_files(whole)[0]
+    data = bytearray(path.read_bytes())
+    data[40] ^= 1
+    path.write_bytes(data)
+    assert stream.payloads(verify=False).shape == (24, 32), "a payload is trusted"
+    data[0] ^= 1
+    path.write_bytes(data)
+    assert stream.payloads(verify=False).shape == (23, 32), "a magic is not"
+
+
+def test_a_segment_may_get_its_final_name_while_it_is_read(whole):
+    path = dat_files(whole)[1]
+    part = path.with_name(path.name + ".part")
+    path.rename(part)
+    stream = tapeline.open_recording(whole).streams["ch0"]
+    assert stream.segments[1].is_open
+    part.rename(path)
+    assert sequences(stream.frames()) == list(range(24))
+    assert not stream.segments[1].is_open
 
 
 def test_payloads_of_several_segments_are_one_array(whole):

@@ -8,8 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tapeline
-from _support.recordings import Plan, Row, counted, twin_read_table, write_recording
-from tapeline import bcsv
+from _support.recordings import Plan, Row, counted, write_recording
 
 EXAMPLES = int(os.environ.get("TAPELINE_TEST_EXAMPLES", "60"))
 many = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -20,15 +19,6 @@ def source(tmp_path_factory):
     rows = [*counted(0, 1), Row(1, [4, 7], 4, status=1), Row(1, [6], 1, status=2), *counted(2, 3)]
     plans = {"ch0": Plan([counted(0, 3), counted(3, 4)]), "ch1": Plan([rows], sizes={4: 7})}
     return write_recording(tmp_path_factory.mktemp("source") / "run", plans)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _index_reader():
-    """Until `bcsv.read_table` is there."""
-    with pytest.MonkeyPatch.context() as patch:
-        if not hasattr(bcsv, "read_table"):
-            patch.setattr(bcsv, "read_table", twin_read_table, raising=False)
-        yield
 
 
 def read_everything(root):

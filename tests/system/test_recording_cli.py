@@ -7,17 +7,10 @@ import pytest
 from tests.system._processes import tapeline
 
 import tapeline as package
-from _support.recordings import T0, Plan, Row, counted, dat_files, twin_read_table, write_recording
-from tapeline import bcsv, wire
+from _support.recordings import T0, Plan, Row, counted, dat_files, write_recording
+from tapeline import wire
 from tapeline.cli._plot import series
 from tapeline.cli.main import main
-
-
-@pytest.fixture(autouse=True)
-def _index_reader(monkeypatch):
-    """Until `bcsv.read_table` is there."""
-    if not hasattr(bcsv, "read_table"):
-        monkeypatch.setattr(bcsv, "read_table", twin_read_table, raising=False)
 
 
 @pytest.fixture
@@ -67,6 +60,18 @@ def test_info_of_a_single_file(run, capsys):
     assert code == 0
     (one,) = facts["streams"].values()
     assert (facts["kind"], one["frames"], one["ledger"]) == ("dat", 8, None)
+
+
+def test_info_of_a_bcsv_file(run, capsys):
+    index = min((run / "ch0").glob("*.idx.bcsv"))
+    code, facts = answer(capsys, "info", index)
+    assert code == 0
+    assert (facts["kind"], facts["row_codec"], facts["file_codec"]) == ("bcsv", "flat", "packet")
+    assert (facts["rows"], facts["complete"]) == (4, True)
+    assert facts["columns"][0] == {"name": "periodic", "type": "uint64"}
+    code, out, _ = text(capsys, "info", index)
+    assert code == 0
+    assert "periodic            uint64" in out
 
 
 def test_info_of_something_else(tmp_path, capsys):

@@ -287,8 +287,7 @@ def _bcsv_info(path: str, *, as_json: bool) -> Outcome:
 def _bcsv_facts(path: str) -> dict[str, Any]:
     from tapeline import bcsv
 
-    module: Any = bcsv
-    with module.Reader(path) as reader:
+    with bcsv.Reader(path) as reader:
         header = reader.header
         return {
             "path": path,
