@@ -1,7 +1,7 @@
 //! Bindings of `tapeline.recorder`: JSON in, JSON out, the lock released while anything waits.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
@@ -15,7 +15,8 @@ use crate::errors::capture_error;
 #[pyclass(frozen, module = "tapeline._native")]
 struct Recorder {
     config: RecorderConfig,
-    core: Mutex<Option<Core>>,
+    /// Set by `start`; no lock, so that one thread may wait while another asks.
+    core: OnceLock<Core>,
 }
 
 impl Recorder {
@@ -23,14 +24,8 @@ impl Recorder {
     where
         R: Send,
     {
-        py.detach(|| {
-            let guard = self
-                .core
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            guard.as_ref().map(run)
-        })
-        .ok_or_else(|| PyRuntimeError::new_err("the recorder was not started"))
+        py.detach(|| self.core.get().map(run))
+            .ok_or_else(|| PyRuntimeError::new_err("the recorder was not started"))
     }
 }
 
@@ -41,7 +36,7 @@ impl Recorder {
         let config = RecorderConfig::from_json(config_json).map_err(|e| capture_error(py, &e))?;
         Ok(Self {
             config,
-            core: Mutex::new(None),
+            core: OnceLock::new(),
         })
     }
 
@@ -50,11 +45,9 @@ impl Recorder {
         let core = py
             .detach(|| Core::start(config))
             .map_err(|e| capture_error(py, &e))?;
-        *self
-            .core
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(core);
-        Ok(())
+        self.core
+            .set(core)
+            .map_err(|_| PyRuntimeError::new_err("the recorder was started before"))
     }
 
     fn wait(&self, py: Python<'_>, timeout_s: f64) -> PyResult<bool> {
