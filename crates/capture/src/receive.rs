@@ -18,10 +18,10 @@ use tapeline_wire::frame::{FrameRef, FrameScanner};
 use crate::metrics::{Published, RECEIVED, Received};
 
 /// Bytes after which a block is passed on while the writer keeps up: small enough that receiver, ring and
-/// writer work in the second-level cache, large enough for writes of the size that spec 7 asks for.
-const PASS_ON: usize = 512 << 10;
+/// writer work in the processor's caches, large enough for writes of the size that spec 7 asks for.
+const PASS_ON: usize = 1 << 20;
 /// Most bytes to ask of a source at once, for the same reason.
-pub(crate) const READ: usize = 256 << 10;
+pub(crate) const READ: usize = 512 << 10;
 /// How long a frame may wait in a block that is not full.
 const PUBLISH_AGE: Duration = Duration::from_millis(10);
 /// Descriptors in a block before it is passed on.

@@ -29,7 +29,7 @@ use crate::source::Stop;
 /// How long the writer waits for a full batch (spec/frame-stream.md 7: 50 ms).
 const WAIT: Duration = Duration::from_millis(25);
 /// Bytes worth waking up for.
-const WAKE: usize = 256 << 10;
+const WAKE: usize = 512 << 10;
 /// Bytes after which what was collected is written.
 const WRITE: u64 = 4 << 20;
 /// Window for streams with two paths, one of which may lag: 512 KiB of bitmap per stream id.

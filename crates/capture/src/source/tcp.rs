@@ -16,7 +16,7 @@ use crate::receive::Receiver;
 const MAX_WAITING: usize = 64;
 
 /// Wake for this many bytes or a timeout: a fast stream then arrives in few large reads.
-const LOW_WATER: usize = 128 << 10;
+const LOW_WATER: usize = 256 << 10;
 
 struct Connection(TcpReceiver);
 
