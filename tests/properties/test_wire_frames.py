@@ -75,6 +75,8 @@ def test_duplicates_are_dropped_and_sequences_counted(case, window):
         "frames_reordered": sum(s.reordered for s in sequences.values()),
         "restarts": sum(s.restarts for s in sequences.values()),
     }
+    if totals["frames_lost"] >= 1 << 64:  # numbers at both ends of 64 bits in turn: the counter stays at its end
+        totals["frames_lost"] = ledger.frames_lost
     assert {name: getattr(ledger, name) for name in totals} == totals
     assert ledger.frames_received == ledger.frames_stored + ledger.frames_duplicate
     assert ledger.frames_stored == len(frames)

@@ -2,14 +2,32 @@
 //!
 //! All functions take and give the finished checksum (what stands on the wire), never the raw
 //! register; `update(0, bytes)` equals `crc32c(bytes)`.
+//!
+//! | path | where | how |
+//! |---|---|---|
+//! | `fold` | x86-64 with AVX-512 and VPCLMULQDQ | four 64-byte registers folded, 256 bytes a round |
+//! | `three_way` | x86-64 with SSE4.2 and PCLMULQDQ | three chains of the CRC32 instruction, joined by a product |
+//! | `short` | both, below 256 bytes | one chain |
+//! | `arm` | aarch64 with the CRC extension | one chain |
+//! | `portable` | the rest | eight tables |
 
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "aarch64")]
+mod arm;
+mod poly;
 mod portable;
+mod ranges;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use ranges::Ranges;
+
 /// Returns the CRC32C of `bytes`.
+///
+/// ```
+/// assert_eq!(tapeline_crc::crc32c(b"123456789"), 0xE306_9283);
+/// ```
 #[must_use]
 #[inline]
 pub fn crc32c(bytes: &[u8]) -> u32 {
@@ -20,9 +38,91 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
 #[must_use]
 #[inline]
 pub fn update(crc: u32, bytes: &[u8]) -> u32 {
-    #[cfg(target_arch = "x86_64")]
-    if x86::available() {
-        return x86::update(crc, bytes);
-    }
-    portable::update(crc, bytes)
+    !raw(!crc, bytes)
 }
+
+/// Which path this machine takes: `avx512`, `sse4.2`, `arm` or `portable`.
+#[must_use]
+pub fn path() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    match x86::level() {
+        x86::AVX512 => return "avx512",
+        x86::SSE42 => return "sse4.2",
+        _ => {}
+    }
+    #[cfg(target_arch = "aarch64")]
+    if arm::available() {
+        return "arm";
+    }
+    "portable"
+}
+
+/// Moves the register on over `bytes`: no inversion at either end.
+#[inline]
+fn raw(register: u32, bytes: &[u8]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let level = x86::level();
+        if level != x86::NONE {
+            return x86::raw(level, register, bytes);
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if arm::available() {
+        return arm::raw(register, bytes);
+    }
+    portable::raw(register, bytes)
+}
+
+/// Returns the CRC32C of two runs of bytes of which the checksums are known, the second one
+/// `second_bytes` long.
+#[must_use]
+pub fn combine(first: u32, second: u32, second_bytes: u64) -> u32 {
+    shift(first, second_bytes) ^ second
+}
+
+/// `register` after so many zero bytes.
+#[inline]
+fn shift(register: u32, bytes: u64) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let level = x86::level();
+        if level != x86::NONE {
+            return x86::shift(level, register, bytes);
+        }
+    }
+    poly::shift(register, bytes)
+}
+
+/// What `register` was before `bytes` zero bytes, fewer than 64.
+#[inline]
+fn shift_back(register: u32, bytes: usize) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let level = x86::level();
+        if level != x86::NONE {
+            return x86::shift_back(level, register, bytes);
+        }
+    }
+    poly::multiply(register, poly::BACK_POWERS[bytes % 64])
+}
+
+/// Appends the register after each of the blocks; starts from the last one in the list.
+fn marks(list: &mut Vec<u32>, blocks: &[[u8; 64]]) {
+    let mut register = list.last().copied().unwrap_or(0);
+    #[cfg(target_arch = "x86_64")]
+    {
+        let level = x86::level();
+        if level != x86::NONE {
+            x86::marks(level, register, blocks, list);
+            return;
+        }
+    }
+    for block in blocks {
+        register = raw(register, block);
+        list.push(register);
+    }
+}
+
+#[cfg(test)]
+mod tests;

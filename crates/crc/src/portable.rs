@@ -1,7 +1,6 @@
 //! Eight table look-ups per eight bytes: the path of machines without a CRC32C instruction.
 
-/// The reflected Castagnoli polynomial (RFC 3720, appendix B.4).
-pub(crate) const POLYNOMIAL: u32 = 0x82F6_3B78;
+use crate::poly::times_x;
 
 /// `TABLES[k][b]`: the register after byte `b` and `k` zero bytes.
 static TABLES: [[u32; 256]; 8] = tables();
@@ -14,7 +13,7 @@ const fn tables() -> [[u32; 256]; 8] {
         let mut crc = i as u32;
         let mut bit = 0;
         while bit < 8 {
-            crc = (crc >> 1) ^ (POLYNOMIAL & 0_u32.wrapping_sub(crc & 1));
+            crc = times_x(crc);
             bit += 1;
         }
         t[0][i] = crc;
@@ -33,8 +32,9 @@ const fn tables() -> [[u32; 256]; 8] {
     t
 }
 
-pub(crate) fn update(crc: u32, bytes: &[u8]) -> u32 {
-    let mut crc = !crc;
+/// Moves the register on over `bytes`.
+pub(crate) fn raw(register: u32, bytes: &[u8]) -> u32 {
+    let mut crc = register;
     let (words, rest) = bytes.as_chunks::<8>();
     for w in words {
         let low = u32::from_le_bytes([w[0], w[1], w[2], w[3]]) ^ crc;
@@ -51,5 +51,5 @@ pub(crate) fn update(crc: u32, bytes: &[u8]) -> u32 {
     for &b in rest {
         crc = (crc >> 8) ^ TABLES[0][usize::from(crc.to_le_bytes()[0] ^ b)];
     }
-    !crc
+    crc
 }
