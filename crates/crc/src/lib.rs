@@ -41,6 +41,18 @@ pub fn update(crc: u32, bytes: &[u8]) -> u32 {
     !raw(!crc, bytes)
 }
 
+/// Returns the CRC32C of `bytes`, made to be inlined where their number is a small constant, as for
+/// a header: then it is a few instructions without a call.
+#[must_use]
+#[inline(always)]
+pub fn crc32c_inline(bytes: &[u8]) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    if x86::level() != x86::NONE {
+        return !x86::inline(!0, bytes);
+    }
+    crc32c(bytes)
+}
+
 /// Which path this machine takes: `avx512`, `sse4.2`, `arm` or `portable`.
 #[must_use]
 pub fn path() -> &'static str {
@@ -94,17 +106,25 @@ fn shift(register: u32, bytes: u64) -> u32 {
     poly::shift(register, bytes)
 }
 
-/// What `register` was before `bytes` zero bytes, fewer than 64.
+/// CRC32C of a range by the registers at two marks, the range's `bytes`, and what lies between its
+/// ends and those marks: `before_mark` (fewer than 64 bytes) starts it, `after_mark` ends it.
 #[inline]
-fn shift_back(register: u32, bytes: usize) -> u32 {
+fn range(marks: [u32; 2], before_mark: &[u8], after_mark: &[u8], bytes: u64) -> u32 {
     #[cfg(target_arch = "x86_64")]
     {
         let level = x86::level();
         if level != x86::NONE {
-            return x86::shift_back(level, register, bytes);
+            return x86::range(level, marks, before_mark, after_mark, bytes);
         }
     }
-    poly::multiply(register, poly::BACK_POWERS[bytes % 64])
+    plain_range(marks, before_mark, after_mark, bytes)
+}
+
+fn plain_range([first, last]: [u32; 2], before_mark: &[u8], after_mark: &[u8], bytes: u64) -> u32 {
+    let q_end = raw(last, after_mark);
+    let back = poly::BACK_POWERS[before_mark.len() % 64];
+    let q_start = poly::multiply(first ^ raw(0, before_mark), back);
+    !(q_end ^ poly::shift(!q_start, bytes))
 }
 
 /// Appends the register after each of the blocks; starts from the last one in the list.

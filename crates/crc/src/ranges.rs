@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::{crc32c, marks, raw, shift, shift_back};
+use crate::{crc32c, marks};
 
 /// Distance of the marks in bytes. The marks are a sixteenth of the bytes they cover.
 const MARK_BYTES: u64 = 64;
@@ -72,14 +72,13 @@ impl Ranges {
         }
         let to_mark = (self.first.wrapping_sub(range.start)) % MARK_BYTES;
         let before_mark = part(range.start, range.start + to_mark)?;
-        let q_start = shift_back(
-            self.mark(range.start + to_mark)? ^ raw(0, before_mark),
-            before_mark.len(),
-        );
         let from_mark = (range.end - self.first) % MARK_BYTES;
         let after_mark = part(range.end - from_mark, range.end)?;
-        let q_end = raw(self.mark(range.end - from_mark)?, after_mark);
-        Some(!(q_end ^ shift(!q_start, length)))
+        let marks = [
+            self.mark(range.start + to_mark)?,
+            self.mark(range.end - from_mark)?,
+        ];
+        Some(crate::range(marks, before_mark, after_mark, length))
     }
 
     /// Where the last mark stands; there must be one.

@@ -6,6 +6,7 @@
 //! x^D mod P is a constant. In the bit order of the registers a product of 64-bit halves comes out
 //! with one factor x too many, hence the exponents minus one below.
 
+use std::arch::asm;
 use std::arch::x86_64::{
     __m512i, _mm_clmulepi64_si128, _mm_crc32_u8, _mm_crc32_u16, _mm_crc32_u32, _mm_crc32_u64,
     _mm_cvtsi32_si128, _mm_cvtsi128_si64, _mm_extract_epi64, _mm_xor_si128,
@@ -66,6 +67,31 @@ pub(crate) fn raw(level: u8, register: u32, bytes: &[u8]) -> u32 {
     }
 }
 
+/// One chain, inlined into callers that are not compiled for SSE4.2: hence the assembler, which
+/// needs no such permission. Only when [`level`] is not [`NONE`].
+#[inline(always)]
+#[allow(clippy::cast_possible_truncation)] // the instruction leaves the upper half zero
+pub(crate) fn inline(register: u32, bytes: &[u8]) -> u32 {
+    let mut c = u64::from(register);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for w in words {
+        // SAFETY: the callers have asked `level`, so the instruction is there; it reads and writes
+        // registers only.
+        unsafe {
+            asm!("crc32 {c:r}, {w:r}", c = inout(reg) c, w = in(reg) u64::from_le_bytes(*w),
+                options(pure, nomem, nostack, preserves_flags));
+        }
+    }
+    for &b in rest {
+        // SAFETY: as above.
+        unsafe {
+            asm!("crc32 {c:e}, {b}", c = inout(reg) c, b = in(reg_byte) b,
+                options(pure, nomem, nostack, preserves_flags));
+        }
+    }
+    c as u32
+}
+
 /// As [`crate::shift`]; of `level` the same is asked as for [`raw`].
 #[inline]
 pub(crate) fn shift(level: u8, register: u32, bytes: u64) -> u32 {
@@ -90,13 +116,26 @@ fn shift_by_products(mut register: u32, mut bytes: u64) -> u32 {
     register
 }
 
-/// As [`crate::shift_back`]; of `level` the same is asked as for [`raw`].
+/// As [`crate::range`]; of `level` the same is asked as for [`raw`].
 #[inline]
-pub(crate) fn shift_back(level: u8, register: u32, bytes: usize) -> u32 {
-    static FACTORS: [u32; 64] = back_powers(X_MINUS_33);
+pub(crate) fn range(
+    level: u8,
+    marks: [u32; 2],
+    before_mark: &[u8],
+    after_mark: &[u8],
+    bytes: u64,
+) -> u32 {
     debug_assert!(level != NONE);
     // SAFETY: any level but NONE has SSE4.2 and PCLMULQDQ.
-    unsafe { times(register, FACTORS[bytes % 64]) }
+    unsafe { range_of(marks, before_mark, after_mark, bytes) }
+}
+
+#[target_feature(enable = "sse4.2,pclmulqdq")]
+fn range_of([first, last]: [u32; 2], before_mark: &[u8], after_mark: &[u8], bytes: u64) -> u32 {
+    static BACK: [u32; 64] = back_powers(X_MINUS_33);
+    let q_end = short(last, after_mark);
+    let q_start = times(first ^ short(0, before_mark), BACK[before_mark.len() % 64]);
+    !(q_end ^ shift_by_products(!q_start, bytes))
 }
 
 /// As [`crate::marks`]; of `level` the same is asked as for [`raw`].
@@ -107,6 +146,7 @@ pub(crate) fn marks(level: u8, register: u32, blocks: &[[u8; 64]], out: &mut Vec
 }
 
 /// One chain of the instruction.
+#[inline]
 #[target_feature(enable = "sse4.2")]
 #[allow(clippy::cast_possible_truncation)] // the instruction leaves the upper half zero
 pub(crate) fn short(register: u32, bytes: &[u8]) -> u32 {

@@ -28,6 +28,20 @@ pub const MAX_PAYLOAD_LIMIT: u64 = (u32::MAX as u64) - (MAX_HEADER_BYTES as u64)
 
 const DEFAULT_MAX_PAYLOAD: u32 = 1 << 20;
 
+pub(super) const fn header_bytes(stream_id: bool, wide_length: bool, header_crc: bool) -> usize {
+    let mut n = 8 + 2 + 8 + 8 + 4 + 4;
+    if stream_id {
+        n += 2;
+    }
+    if wide_length {
+        n += 4;
+    }
+    if header_crc {
+        n += 4;
+    }
+    n
+}
+
 /// Where the fields of a header are and what bounds it; every variant a producer may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameLayout {
@@ -125,17 +139,7 @@ impl FrameLayout {
     /// Bytes of the header: 34 to 44, by default 40.
     #[must_use]
     pub const fn header_bytes(&self) -> usize {
-        let mut n = 8 + 2 + 8 + 8 + 4 + 4;
-        if self.stream_id {
-            n += 2;
-        }
-        if self.wide_length {
-            n += 4;
-        }
-        if self.header_crc {
-            n += 4;
-        }
-        n
+        header_bytes(self.stream_id, self.wide_length, self.header_crc)
     }
 
     /// Bytes of the largest frame, header included.

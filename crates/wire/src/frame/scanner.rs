@@ -3,12 +3,17 @@
 //! The rules are `spec/frame-stream.md 2`. At a candidate the checks run in the order magic,
 //! header CRC, version, length, payload CRC; each failure has its counter. Nothing of a refused
 //! header is trusted, except the length of a header whose own CRC is good.
+//!
+//! No byte is hashed over and over. A payload is hashed as it is once; what lies inside a payload
+//! that failed and is searched through is *suspect*: payloads that start there are checked through
+//! [`Ranges`], which hashes a byte a second time and then answers any range in constant time.
+//! Headers that all claim the largest payload therefore cost a few nanoseconds each.
 
 use memchr::memmem::Finder;
-use tapeline_crc::crc32c;
+use tapeline_crc::{Ranges, crc32c, crc32c_inline};
 
 use super::counters::FrameCounters;
-use super::layout::{FrameLayout, VERSION};
+use super::layout::{FrameLayout, VERSION, header_bytes};
 
 const MAGIC_BYTES: usize = 8;
 
@@ -41,7 +46,10 @@ impl FrameRef {
 #[derive(Clone, Debug)]
 pub struct FrameScanner {
     layout: FrameLayout,
-    header_bytes: usize,
+    magic: u64,
+    /// The smallest distance at which the magic can follow itself, 8 unless it overlaps itself:
+    /// how far a search may go on after a candidate that was refused.
+    period: usize,
     /// Boxed because it is aligned for vector registers, and so would be whatever holds a scanner:
     /// allocators of other languages that place it by size alone (Python's) break that.
     finder: Box<Finder<'static>>,
@@ -53,6 +61,11 @@ pub struct FrameScanner {
     /// The candidate at the first unconsumed byte has a wrong payload CRC; what follows it was
     /// not there yet.
     head_refused: bool,
+    /// Bytes of the stream consumed.
+    consumed: u64,
+    /// Where the last payload ends that failed and is searched through.
+    suspect_to: u64,
+    ranges: Ranges,
 }
 
 impl FrameScanner {
@@ -61,12 +74,16 @@ impl FrameScanner {
     pub fn new(layout: FrameLayout) -> Self {
         Self {
             layout,
-            header_bytes: layout.header_bytes(),
+            magic: u64::from_le_bytes(*layout.magic()),
+            period: period(layout.magic()),
             finder: Box::new(Finder::new(layout.magic()).into_owned()),
             counters: FrameCounters::default(),
             needed: 1,
             in_step: true,
             head_refused: false,
+            consumed: 0,
+            suspect_to: 0,
+            ranges: Ranges::new(),
         }
     }
 
@@ -108,12 +125,43 @@ impl FrameScanner {
             return 0;
         }
         let stop = out.len().saturating_add(max_frames);
+        let l = &self.layout;
+        // The shape of the header is constant inside the loop: no branch and no bounds check on it.
+        let run = match (l.has_stream_id(), l.length_bytes() == 8, l.header_crc()) {
+            (true, false, true) => Self::run::<true, false, true>,
+            (true, false, false) => Self::run::<true, false, false>,
+            (true, true, true) => Self::run::<true, true, true>,
+            (true, true, false) => Self::run::<true, true, false>,
+            (false, false, true) => Self::run::<false, false, true>,
+            (false, false, false) => Self::run::<false, false, false>,
+            (false, true, true) => Self::run::<false, true, true>,
+            (false, true, false) => Self::run::<false, true, false>,
+        };
+        let done = run(self, bytes, end, stop, out);
+        self.consumed += done as u64;
+        if end && done == bytes.len() {
+            self.in_step = true;
+            self.head_refused = false;
+            self.suspect_to = 0;
+            self.ranges.clear();
+            self.needed = 1;
+        }
+        done
+    }
+
+    fn run<const STREAM_ID: bool, const WIDE: bool, const CRC: bool>(
+        &mut self,
+        bytes: &[u8],
+        end: bool,
+        stop: usize,
+        out: &mut Vec<FrameRef>,
+    ) -> usize {
         let mut at = 0;
         self.needed = loop {
             if out.len() >= stop {
                 break 1;
             }
-            match self.step(bytes, at, end) {
+            match self.step::<STREAM_ID, WIDE, CRC>(bytes, at, end) {
                 Step::Frame(frame) => {
                     self.counters.frames_received += 1;
                     self.counters.valid_bytes += u64::from(frame.frame_bytes);
@@ -132,134 +180,150 @@ impl FrameScanner {
                 Step::Wait { needed } => break needed,
             }
         };
-        if end && at == bytes.len() {
-            self.in_step = true;
-            self.head_refused = false;
-            self.needed = 1;
-        }
         at
     }
 
-    fn step(&mut self, bytes: &[u8], at: usize, end: bool) -> Step {
+    #[inline(always)]
+    fn step<const STREAM_ID: bool, const WIDE: bool, const CRC: bool>(
+        &mut self,
+        bytes: &[u8],
+        at: usize,
+        end: bool,
+    ) -> Step {
+        let size = const { header_bytes(STREAM_ID, WIDE, CRC) };
         let rest = bytes.get(at..).unwrap_or_default();
-        let magic = self.layout.magic();
-        if !rest.starts_with(magic) {
-            if let Some(found) = self.finder.find(rest) {
-                return Step::Discard {
-                    bytes: found,
-                    in_step: false,
-                };
-            }
-            let kept = longest_prefix_at_end(magic, rest);
-            return if kept < rest.len() {
-                Step::Discard {
-                    bytes: rest.len() - kept,
-                    in_step: false,
-                }
-            } else if end && kept > 0 {
-                Step::Discard {
-                    bytes: kept,
-                    in_step: true,
-                }
-            } else {
-                Step::Wait {
-                    needed: if end { 1 } else { self.header_bytes },
-                }
-            };
+        if rest
+            .first_chunk()
+            .is_none_or(|head| u64::from_le_bytes(*head) != self.magic)
+        {
+            return self.search(rest, end, size);
         }
-        let Some(header) = rest.get(..self.header_bytes) else {
+        let Some(header) = rest.get(..size) else {
             return if end {
                 Step::Discard {
                     bytes: rest.len(),
                     in_step: true,
                 }
             } else {
-                Step::Wait {
-                    needed: self.header_bytes,
-                }
+                Step::Wait { needed: size }
             };
         };
-        self.candidate(header, rest, at, end)
-    }
-
-    fn candidate(&mut self, header: &[u8], rest: &[u8], at: usize, end: bool) -> Step {
-        const REFUSED: Step = Step::Discard {
-            bytes: 1,
+        // From here on at least a header is there, so that what is refused is longer than a period.
+        let refused = Step::Discard {
+            bytes: self.period,
             in_step: false,
         };
         let corrupt = &mut self.counters.corrupt;
-        let size = header.len();
-        if self.layout.header_crc() {
-            let stored = u32_at(header, size - 8);
-            if crc32c(header.get(..size - 8).unwrap_or_default()) != stored {
-                corrupt.header_crc += 1;
-                return REFUSED;
-            }
+        if CRC
+            && crc32c_inline(header.get(..size - 8).unwrap_or_default()) != u32_at(header, size - 8)
+        {
+            corrupt.header_crc += 1;
+            return refused;
         }
         let [version, flags] = array_at(header, 8);
         if version != VERSION {
             corrupt.bad_version += 1;
-            return REFUSED;
+            return refused;
         }
-        let mut field = 10;
-        let stream_id = if self.layout.has_stream_id() {
-            field = 12;
-            u16::from_be_bytes(array_at(header, 10))
-        } else {
-            0
-        };
-        let length = if self.layout.length_bytes() == 8 {
+        let field = if STREAM_ID { 12 } else { 10 };
+        let length = if WIDE {
             u64::from_be_bytes(array_at(header, field + 16))
         } else {
             u64::from(u32_at(header, field + 16))
         };
         let Some(payload_bytes) = checked_length(length, &self.layout) else {
             corrupt.bad_length += 1;
-            return REFUSED;
+            return refused;
         };
         let frame_bytes = size + payload_bytes;
         let Some(payload) = rest.get(size..frame_bytes) else {
             if end {
                 corrupt.truncated += 1;
-                return REFUSED;
+                return refused;
             }
             return Step::Wait {
                 needed: frame_bytes,
             };
         };
-        let known_bad = std::mem::take(&mut self.head_refused);
-        if !known_bad && crc32c(payload) == u32_at(header, size - 4) {
+        let stored = u32_at(header, size - 4);
+        if self.payload_is_good(bytes, at + size, payload, stored) {
             return Step::Frame(FrameRef {
                 offset: at,
                 frame_bytes: u32::try_from(frame_bytes).unwrap_or(u32::MAX),
                 flags,
-                stream_id,
+                stream_id: if STREAM_ID {
+                    u16::from_be_bytes(array_at(header, 10))
+                } else {
+                    0
+                },
                 sequence: u64::from_be_bytes(array_at(header, field)),
                 timestamp_ns: u64::from_be_bytes(array_at(header, field + 8)),
             });
         }
         let mut skip = false;
-        if self.layout.header_crc() {
+        if CRC {
             let after = rest.get(frame_bytes..).unwrap_or_default();
-            skip = if after.len() >= MAGIC_BYTES {
-                after.starts_with(self.layout.magic())
-            } else if end {
-                after.is_empty()
-            } else {
-                self.head_refused = true;
-                return Step::Wait {
-                    needed: frame_bytes + MAGIC_BYTES,
-                };
+            skip = match after.first_chunk() {
+                Some(head) => u64::from_le_bytes(*head) == self.magic,
+                None if end => after.is_empty(),
+                None => {
+                    self.head_refused = true;
+                    return Step::Wait {
+                        needed: frame_bytes + MAGIC_BYTES,
+                    };
+                }
             };
         }
-        corrupt.payload_crc += 1;
+        self.counters.corrupt.payload_crc += 1;
         if skip {
-            Step::Discard {
+            return Step::Discard {
                 bytes: frame_bytes,
+                in_step: true,
+            };
+        }
+        self.suspect_to = self
+            .suspect_to
+            .max(self.consumed + (at + frame_bytes) as u64);
+        refused
+    }
+
+    #[inline(always)]
+    fn payload_is_good(&mut self, bytes: &[u8], at: usize, payload: &[u8], stored: u32) -> bool {
+        if std::mem::take(&mut self.head_refused) {
+            return false;
+        }
+        let start = self.consumed + at as u64;
+        if start >= self.suspect_to {
+            return crc32c(payload) == stored;
+        }
+        self.ranges
+            .crc32c(bytes, self.consumed, start..start + payload.len() as u64)
+            == Some(stored)
+    }
+
+    /// There is no magic at the start of `rest`: where is the next one, or half of one?
+    fn search(&mut self, rest: &[u8], end: bool, header_bytes: usize) -> Step {
+        if let Some(found) = self.finder.find(rest) {
+            return Step::Discard {
+                bytes: found,
+                in_step: false,
+            };
+        }
+        let kept = longest_prefix_at_end(self.layout.magic(), rest);
+        if kept < rest.len() {
+            Step::Discard {
+                bytes: rest.len() - kept,
+                in_step: false,
+            }
+        } else if end && kept > 0 {
+            Step::Discard {
+                bytes: kept,
                 in_step: true,
             }
         } else {
-            REFUSED
+            Step::Wait {
+                needed: if end { 1 } else { header_bytes },
+            }
         }
     }
 }
@@ -293,6 +357,14 @@ fn longest_prefix_at_end(magic: &[u8; MAGIC_BYTES], bytes: &[u8]) -> usize {
         .unwrap_or(0)
 }
 
+/// The smallest distance at which `magic` can follow itself.
+fn period(magic: &[u8; MAGIC_BYTES]) -> usize {
+    (1..MAGIC_BYTES)
+        .find(|&n| magic.get(n..).is_some_and(|tail| magic.starts_with(tail)))
+        .unwrap_or(MAGIC_BYTES)
+}
+
+#[inline(always)]
 fn array_at<const N: usize>(header: &[u8], at: usize) -> [u8; N] {
     header
         .get(at..)
@@ -301,6 +373,7 @@ fn array_at<const N: usize>(header: &[u8], at: usize) -> [u8; N] {
         .unwrap_or([0; N])
 }
 
+#[inline(always)]
 fn u32_at(header: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(array_at(header, at))
 }
