@@ -38,11 +38,7 @@ fn main() {
         let start = Instant::now();
         let mut n = 0;
         for at in (0..data.len() - length).step_by(40) {
-            black_box(
-                ranges
-                    .crc32c(&data[at..], at as u64, at as u64..(at + length) as u64)
-                    .unwrap(),
-            );
+            black_box(ranges.crc32c(&data[at..], at as u64, 0..length).unwrap());
             n += 1;
         }
         best = best.min(start.elapsed().as_secs_f64() / f64::from(n));

@@ -10,11 +10,11 @@ use std::ops::Range;
 use crate::{crc32c, marks};
 
 /// Distance of the marks in bytes. The marks are a sixteenth of the bytes they cover.
-const MARK_BYTES: u64 = 64;
+const MARK_BYTES: usize = 64;
 /// Below this a range is hashed as it is; it is then sure to hold a mark and what follows it.
-const SHORT_BYTES: u64 = 4 * MARK_BYTES;
+const SHORT_BYTES: usize = 4 * MARK_BYTES;
 /// Marks are set so far ahead when the bytes are there: one by one they would cost thrice.
-const AHEAD_BYTES: u64 = 4096;
+const AHEAD_BYTES: usize = 4096;
 
 /// Checksums of ranges of a stream of which a part is at hand.
 ///
@@ -43,61 +43,62 @@ impl Ranges {
         self.marks.clear();
     }
 
-    /// Bytes of the marks held.
+    /// Bytes of memory that the marks take.
     #[must_use]
-    pub const fn marked_bytes(&self) -> usize {
+    pub const fn held_bytes(&self) -> usize {
         4 * self.marks.len()
     }
 
-    /// CRC32C of the stream's bytes `range`. `bytes` is the part of the stream that starts at byte
-    /// `bytes_at`; None if it does not hold the whole range.
-    pub fn crc32c(&mut self, bytes: &[u8], bytes_at: u64, range: Range<u64>) -> Option<u32> {
-        let at = |place: u64| usize::try_from(place.checked_sub(bytes_at)?).ok();
-        let part = |from: u64, to: u64| bytes.get(at(from)?..at(to)?);
-        let whole = part(range.start, range.end)?;
-        let length = whole.len() as u64;
-        if length < SHORT_BYTES {
+    /// CRC32C of `bytes[range]`. `bytes` is the part of the stream that starts at byte `bytes_at`;
+    /// None if it does not hold the whole range.
+    pub fn crc32c(&mut self, bytes: &[u8], bytes_at: u64, range: Range<usize>) -> Option<u32> {
+        let start = range.start;
+        let whole = bytes.get(range)?;
+        if whole.len() < SHORT_BYTES {
             return Some(crc32c(whole));
         }
-        if self.marks.is_empty() || range.start < self.first || range.start > self.marked_to() {
+        // Places relative to the first mark. A range before it wraps to a place beyond all marks.
+        let mut place = usize::try_from((bytes_at + start as u64).wrapping_sub(self.first))
+            .unwrap_or(usize::MAX);
+        if place > self.marked_bytes() || self.marks.is_empty() {
             self.marks.clear();
             self.marks.push(0);
-            self.first = range.start;
+            self.first = bytes_at + start as u64;
+            place = 0;
         }
-        self.forget_before(range.start);
-        if self.marked_to() + MARK_BYTES <= range.end {
-            let there = bytes_at + bytes.len() as u64;
-            let ahead = part(self.marked_to(), there.min(range.end + AHEAD_BYTES))?;
-            marks(&mut self.marks, ahead.as_chunks().0);
+        if (place + whole.len()) / MARK_BYTES >= self.marks.len() {
+            place = self.forget_before(place);
+            let marked = start + self.marked_bytes() - place;
+            let there = bytes.len().min(start + whole.len() + AHEAD_BYTES);
+            marks(&mut self.marks, bytes.get(marked..there)?.as_chunks().0);
         }
-        let to_mark = (self.first.wrapping_sub(range.start)) % MARK_BYTES;
-        let before_mark = part(range.start, range.start + to_mark)?;
-        let from_mark = (range.end - self.first) % MARK_BYTES;
-        let after_mark = part(range.end - from_mark, range.end)?;
-        let marks = [
-            self.mark(range.start + to_mark)?,
-            self.mark(range.end - from_mark)?,
-        ];
-        Some(crate::range(marks, before_mark, after_mark, length))
+        let first_mark = place.div_ceil(MARK_BYTES);
+        let last_mark = (place + whole.len()) / MARK_BYTES;
+        let before_mark = whole.get(..first_mark * MARK_BYTES - place)?;
+        let after_mark = whole.get(last_mark * MARK_BYTES - place..)?;
+        let marks = [*self.marks.get(first_mark)?, *self.marks.get(last_mark)?];
+        Some(crate::range(
+            marks,
+            before_mark,
+            after_mark,
+            whole.len() as u64,
+        ))
     }
 
-    /// Where the last mark stands; there must be one.
-    fn marked_to(&self) -> u64 {
-        self.first + MARK_BYTES * (self.marks.len() as u64).saturating_sub(1)
+    /// Bytes from the first mark to the last; 0 without any.
+    fn marked_bytes(&self) -> usize {
+        MARK_BYTES * self.marks.len().saturating_sub(1)
     }
 
-    fn mark(&self, place: u64) -> Option<u32> {
-        self.marks
-            .get(usize::try_from((place - self.first) / MARK_BYTES).ok()?)
-            .copied()
-    }
-
-    /// Drops the marks before `place` once they are half of all, so that each is moved once or less.
-    fn forget_before(&mut self, place: u64) {
-        let dead = usize::try_from((place - self.first) / MARK_BYTES).unwrap_or(0);
-        if dead > 64 && dead >= self.marks.len() / 2 && dead < self.marks.len() {
-            self.marks.drain(..dead);
-            self.first += MARK_BYTES * dead as u64;
+    /// Drops the marks before `place` once they are half of all, so that each is moved at most
+    /// once, and gives the place relative to the first one that is left.
+    fn forget_before(&mut self, place: usize) -> usize {
+        let dead = place / MARK_BYTES;
+        if dead <= 64 || dead < self.marks.len() / 2 || dead >= self.marks.len() {
+            return place;
         }
+        self.marks.drain(..dead);
+        self.first += (MARK_BYTES * dead) as u64;
+        place - MARK_BYTES * dead
     }
 }

@@ -214,11 +214,24 @@ impl FrameScanner {
             in_step: false,
         };
         let corrupt = &mut self.counters.corrupt;
-        if CRC
-            && crc32c_inline(header.get(..size - 8).unwrap_or_default()) != u32_at(header, size - 8)
-        {
-            corrupt.header_crc += 1;
-            return refused;
+        if CRC && header_is_bad(header) {
+            // Magics may follow one another for long; such a run is counted in registers.
+            let mut run = 1;
+            while let Some(next) = rest
+                .get(run * self.period..)
+                .and_then(|next| next.get(..size))
+                && next
+                    .first_chunk()
+                    .is_some_and(|head| u64::from_le_bytes(*head) == self.magic)
+                && header_is_bad(next)
+            {
+                run += 1;
+            }
+            corrupt.header_crc += run as u64;
+            return Step::Discard {
+                bytes: run * self.period,
+                in_step: false,
+            };
         }
         let [version, flags] = array_at(header, 8);
         if version != VERSION {
@@ -297,13 +310,43 @@ impl FrameScanner {
             return crc32c(payload) == stored;
         }
         self.ranges
-            .crc32c(bytes, self.consumed, start..start + payload.len() as u64)
+            .crc32c(bytes, self.consumed, at..at + payload.len())
             == Some(stored)
     }
 
+    /// The first magic that starts in the next few words of `rest`, if there is one.
+    #[inline(always)]
+    fn find_near(&self, rest: &[u8]) -> Option<usize> {
+        const WORDS: usize = 6;
+        const ONES: u64 = u64::from_le_bytes([1; 8]);
+        const TOPS: u64 = ONES << 7;
+        let first = ONES * (self.magic & 0xFF);
+        let window = rest.get(..8 * WORDS + MAGIC_BYTES)?;
+        for (n, word) in window.as_chunks::<8>().0.iter().take(WORDS).enumerate() {
+            // A top bit is set for every byte that is the magic's first one, and maybe for others.
+            let differs = u64::from_le_bytes(*word) ^ first;
+            let mut hits = differs.wrapping_sub(ONES) & !differs & TOPS;
+            while hits != 0 {
+                let at = 8 * n + hits.trailing_zeros() as usize / 8;
+                let there = window.get(at..).and_then(|tail| tail.first_chunk());
+                if there.is_some_and(|head| u64::from_le_bytes(*head) == self.magic) {
+                    return Some(at);
+                }
+                hits &= hits - 1;
+            }
+        }
+        None
+    }
+
     /// There is no magic at the start of `rest`: where is the next one, or half of one?
-    fn search(&mut self, rest: &[u8], end: bool, header_bytes: usize) -> Step {
-        if let Some(found) = self.finder.find(rest) {
+    fn search(&self, rest: &[u8], end: bool, header_bytes: usize) -> Step {
+        // Once the place is lost the next magic is often near; the real search has a price to start.
+        let near = if self.in_step {
+            None
+        } else {
+            self.find_near(rest)
+        };
+        if let Some(found) = near.or_else(|| self.finder.find(rest)) {
             return Step::Discard {
                 bytes: found,
                 in_step: false,
@@ -339,6 +382,12 @@ enum Step {
     Wait {
         needed: usize,
     },
+}
+
+#[inline(always)]
+fn header_is_bad(header: &[u8]) -> bool {
+    let covered = header.len() - 8;
+    crc32c_inline(header.get(..covered).unwrap_or_default()) != u32_at(header, covered)
 }
 
 /// The one way from a length on the wire to a size in memory.
