@@ -99,6 +99,21 @@ class _Total:
     rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(3, np.int64))
     late_frames: int = 0
     indexed: bool = True
+    is_open: bool = False
+    evicted: list[dict[str, Any]] = field(default_factory=list)
+    recovered: bool = False
+
+    def __add__(self, other: _Total) -> _Total:
+        return _Total(
+            self.frames + other.frames,
+            self.bytes + other.bytes,
+            self.rows + other.rows,
+            self.late_frames + other.late_frames,
+            self.indexed and other.indexed,
+            self.is_open or other.is_open,
+            self.evicted + other.evicted,
+            self.recovered or other.recovered,
+        )
 
 
 def verify(path: Path) -> Report:
@@ -120,13 +135,25 @@ def verify(path: Path) -> Report:
         check.add(path / NAME, None, "manifest", "present", "missing")
     if manifest.present and not manifest.stopped:
         check.add(path / NAME, None, "stopped", "the time of the end", manifest.raw.get("stopped"))
+    totals = {}
     for name in sorted({*found, *manifest.streams}):
         files = found.get(name)
         entry = manifest.streams.get(name)
         if entry is None and manifest.present:
             check.add(path / NAME, None, f"streams.{name}", "present", "missing")
-        check.stream(manifest, entry, files.paths if files else [])
+        totals[name] = check.stream(manifest, entry, files.paths if files else [])
+    for name, entry in manifest.streams.items():
+        # what `split_by_stream_id` parts is stored in {name}.{id}, and received in {name}
+        parts = [n for n in totals if n.rpartition(".")[0] == name and n.rpartition(".")[2].isdecimal()]
+        total = sum((totals[part] for part in parts if _is_part(manifest, part, name)), totals[name])
+        if manifest.stopped and not total.is_open:
+            check.ledger(entry, total)
     return check.report
+
+
+def _is_part(manifest: Manifest, part: str, whole: str) -> bool:
+    entry = manifest.streams.get(part)
+    return entry is not None and entry.directory == whole
 
 
 class _Check:
@@ -145,17 +172,18 @@ class _Check:
         if expected is not None and expected != found:
             self.add(file, None, what, expected, found)
 
-    def stream(self, manifest: Manifest, entry: StreamEntry | None, paths: list[Path]) -> None:
-        """Everything about one stream."""
+    def stream(self, manifest: Manifest, entry: StreamEntry | None, paths: list[Path]) -> _Total:
+        """Everything about the files of one stream; what they add up to."""
         listed = entry.segments if entry else {}
         total = _Total()
-        is_open = False
+        if entry:
+            total.evicted, total.recovered = entry.evicted, bool(entry.recovered)
         for path in paths:
             try:
                 segment = Segment(path, entry.layout if entry else None, entry.assembly if entry else None)
                 item = listed.get(path.name.removesuffix(_manifest.PART))
                 if segment.is_open:
-                    is_open = True
+                    total.is_open = True
                     self.add(path, None, "segment", "closed under its final name", "still open")
                 elif item is None and manifest.present:
                     self.add(path, None, "segment in the manifest", "listed", "not listed")
@@ -171,8 +199,7 @@ class _Check:
         for name in listed:
             if name not in here:
                 self.add(_below(self.root, place / name), None, "segment", "present", "missing")
-        if entry and entry.ledger and manifest.stopped and not is_open:
-            self.ledger(entry, total)
+        return total
 
     def frames_of(self, segment: Segment, item: SegmentEntry | None, total: _Total) -> Scan:
         """CRCs, and what the manifest says about the file."""
@@ -234,8 +261,8 @@ class _Check:
         ledger = entry.ledger
         if ledger is None:
             return
-        gone_frames = sum(_number(item.get("frames")) for item in entry.evicted)
-        gone_bytes = sum(_number(item.get("bytes")) for item in entry.evicted)
+        gone_frames = sum(_number(item.get("frames")) for item in total.evicted)
+        gone_bytes = sum(_number(item.get("bytes")) for item in total.evicted)
         self.compare(path, f"{name}: frames_stored", ledger.frames_stored, total.frames + gone_frames)
         self.compare(path, f"{name}: bytes_stored", ledger.bytes_stored, total.bytes + gone_bytes)
         dropped = 0 if entry.keep_duplicates else ledger.frames_duplicate
@@ -247,7 +274,7 @@ class _Check:
         if valid < least or (dropped == 0 and valid != least):
             what = f"{name}: bytes_received - bytes_discarded = bytes of valid frames"
             self.add(path, None, what, least if dropped == 0 else f"at least {least}", valid)
-        if total.indexed and not entry.evicted and not entry.recovered:
+        if total.indexed and not total.evicted and not total.recovered:
             rows = total.rows.tolist()
             self.compare(path, f"{name}: periodics_complete", ledger.periodics_complete, rows[COMPLETE])
             self.compare(path, f"{name}: periodics_incomplete", ledger.periodics_incomplete, rows[INCOMPLETE])

@@ -466,6 +466,32 @@ def test_dropped_duplicates_and_evicted_segments_are_accounted_for(tmp_path):
     assert tapeline.open_recording(root).verify().problems == []
 
 
+def test_streams_parted_by_their_ids_add_up(tmp_path):
+    parts = {f"ch0.{n}": Plan([counted(n, n + 2)]) for n in (0, 3)}
+    root = write_recording(tmp_path / "run", parts)
+    for part in parts:
+        for path in (root / part).iterdir():
+            (root / "ch0").mkdir(exist_ok=True)
+            path.rename(root / "ch0" / path.name)
+        (root / part).rmdir()
+
+    def change(manifest):
+        streams = manifest["streams"]
+        for part in parts:
+            streams[part]["directory"] = "ch0"
+        total = {k: sum(streams[part]["ledger"][k] for part in parts) for k in streams["ch0.0"]["ledger"]}
+        streams["ch0"] = {**streams["ch0.0"], "segments": [], "ledger": total}
+        del streams["ch0"]["directory"]
+
+    edit_manifest(root, change)
+    rec = tapeline.open_recording(root)
+    assert rec.verify().problems == []
+    assert rec.complete
+    assert sequences(rec.streams["ch0.3"].frames()) == list(range(12, 20))
+    edit_manifest(root, lambda m: m["streams"]["ch0"]["ledger"].update(frames_stored=17, frames_received=17))
+    assert found(root) == {("recording.json", "ch0: frames_stored")}
+
+
 def test_rows_that_do_not_describe_their_frames_are_found(tmp_path):
     rows = [*counted(0, 1), Row(1, [4, 6, 5, 7], 4), Row(2, [8, 9], 4, status=0), Row(3, [16], 4, status=1)]
     root = write_recording(tmp_path / "run", {"ch0": Plan([rows])})
