@@ -18,6 +18,7 @@ mod index;
 mod keeper;
 pub mod manifest;
 mod metrics;
+mod output;
 mod receive;
 mod recorder;
 mod recover;

@@ -44,7 +44,7 @@ impl<const N: usize> Published<N> {
                 self.values.get(i).map_or(0, |v| v.load(Ordering::Relaxed))
             });
             fence(Ordering::Acquire);
-            if before % 2 == 0 && self.version.load(Ordering::Relaxed) == before {
+            if before.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == before {
                 return values;
             }
             std::hint::spin_loop();

@@ -21,11 +21,12 @@ use crate::error::{Error, Result};
 use crate::fs::{Dir, RealDir};
 use crate::keeper::{Job, Keeper};
 use crate::manifest::{Event, Loaded, Manifest, StreamEntry, ledger_json, rfc3339};
+use crate::output::OutputShared;
 use crate::receive::{Batch, Receiver, SourceShared};
 use crate::recover::{Report, add_ledgers, reconcile, recover_stream};
 use crate::source::{Source, Stop};
 use crate::status::StreamShared;
-use crate::write::{Failure, FramesLimit, OutputShared, Outputs, StreamWriter, WriterSettings};
+use crate::write::{Failure, FramesLimit, Outputs, StreamWriter, WriterSettings};
 
 /// Segments waiting to be closed before a write thread waits for the keeper.
 const JOBS: usize = 16;

@@ -10,8 +10,8 @@ use tapeline_wire::ledger::Ledger;
 use crate::config::{RecorderConfig, StreamConfig};
 use crate::manifest::ledger_json;
 use crate::metrics::{Published, Received, Stored};
+use crate::output::OutputShared;
 use crate::receive::SourceShared;
-use crate::write::OutputShared;
 
 /// What the threads of one stream share with whoever asks.
 pub(crate) struct StreamShared {
