@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import mmap
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -54,6 +54,8 @@ lies between the frames."""
 
 # What is scanned at once while frames are iterated over, in bytes; a row that is larger is taken whole.
 _STEP_BYTES = 8 << 20
+# Indexes kept in memory: at 1,400-byte frames and 8 of them in a periodic, 2 MB each.
+_REMEMBERED_INDEXES = 32
 # Bytes in which a layout that is right finds a frame, unless frames are large or damaged: then the next one decides.
 _GLANCE_BYTES = 64 << 10
 # Bytes looked at to recognise the layout of a file that no manifest describes.
@@ -196,7 +198,7 @@ class Segment:
             OSError: The segment cannot be read.
         """
         if not self.is_open:
-            index = read_index(self.index_path)
+            index = _known_index(self.index_path)
             if index is not None and int(index["length"].sum()) == self.size() and _is_contiguous(index):
                 return index
         return self.rebuild(self.scan())
@@ -414,6 +416,23 @@ def read_index(path: Path) -> Index | None:
     except (OSError, KeyError, ValueError):  # a BcsvError is a ValueError
         return None
     index["stop"] = index["offset"] + index["length"]
+    return index
+
+
+def _known_index(path: Path) -> Index | None:
+    """`read_index`, remembered for the files asked for last: reading periodics one by one asks for each often."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return _read_index_once(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+@lru_cache(maxsize=_REMEMBERED_INDEXES)
+def _read_index_once(path: Path, _identity: tuple[int, int, int]) -> Index | None:
+    index = read_index(path)
+    for column in (index or {}).values():
+        column.flags.writeable = False
     return index
 
 

@@ -190,6 +190,9 @@ class Stream:
     def read_periodic(self, k: int) -> Periodic:
         """The frames of one periodic, late ones included.
 
+        Where a number comes more than once (stream ids that share segments each count from 0, and with rule
+        `count` so does a producer that restarted), the frames of all are given.
+
         Args:
             k: Its number, as in the `periodic` column.
 
