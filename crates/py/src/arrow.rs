@@ -4,7 +4,8 @@
 use std::ffi::CStr;
 use std::sync::Arc;
 
-use arrow_array::ffi_stream::FFI_ArrowArrayStream;
+use arrow_array::cast::AsArray;
+use arrow_array::ffi_stream::{FFI_ArrowArrayStream, RecordBatchStreamReader};
 use arrow_array::{
     Array, ArrayRef, ArrowPrimitiveType, BooleanArray, PrimitiveArray, RecordBatch,
     RecordBatchOptions, RecordBatchReader, StringArray, StructArray, ffi, types as t,
@@ -14,11 +15,26 @@ use arrow_schema::{ArrowError, DataType, Field, Schema as ArrowSchema, SchemaRef
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyTuple};
-use tapeline_bcsv::{Batch, Column, ColumnType};
+use tapeline_bcsv::{Batch, BatchView, Column, ColumnType, ColumnView};
 
 const SCHEMA: &CStr = c"arrow_schema";
 const ARRAY: &CStr = c"arrow_array";
 const STREAM: &CStr = c"arrow_array_stream";
+
+/// Take over the stream that an object with `__arrow_c_stream__` gives out.
+pub(crate) fn import_stream(object: &Bound<'_, PyAny>) -> PyResult<RecordBatchStreamReader> {
+    let capsule = object
+        .call_method0("__arrow_c_stream__")?
+        .cast_into::<PyCapsule>()?;
+    let pointer = capsule
+        .pointer_checked(Some(STREAM))?
+        .cast::<FFI_ArrowArrayStream>();
+    // SAFETY: a capsule of this name holds a pointer to an initialised, aligned `ArrowArrayStream` that
+    // stays valid while the capsule lives (Arrow PyCapsule interface). The stream is moved out; what is left
+    // is marked as released, so the capsule's destructor does nothing more.
+    let reader = unsafe { RecordBatchStreamReader::from_raw(pointer.as_ptr()) };
+    reader.map_err(|error| PyTypeError::new_err(error.to_string()))
+}
 
 /// Give a stream of batches away.
 pub(crate) fn export_stream<'py>(
@@ -41,11 +57,12 @@ pub(crate) fn export_batch<'py>(
     PyTuple::new(py, [schema, array])
 }
 
-/// The Arrow schema of columns; nothing is nullable, because the format has no missing values.
+/// The Arrow schema of columns. The format has no missing values, yet fields are nullable, as those of nearly all
+/// tables are: what is read then equals what was written, schema included.
 pub(crate) fn schema_of<'a>(columns: impl IntoIterator<Item = (&'a str, ColumnType)>) -> SchemaRef {
     let fields: Vec<Field> = columns
         .into_iter()
-        .map(|(name, kind)| Field::new(name, data_type(kind), false))
+        .map(|(name, kind)| Field::new(name, data_type(kind), true))
         .collect();
     Arc::new(ArrowSchema::new(fields))
 }
@@ -115,4 +132,66 @@ where
     T::Native: ArrowNativeType,
 {
     Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(values), None))
+}
+
+/// What makes a batch unfit: the column and, for a null, its row in the batch.
+pub(crate) enum Unfit {
+    /// A missing value.
+    Null { column: usize, row: usize },
+    /// Not the Arrow type that the file's column has.
+    Type { column: usize },
+}
+
+/// Borrow an Arrow batch as the crate wants it.
+pub(crate) fn view(batch: &RecordBatch) -> Result<BatchView<'_>, Unfit> {
+    let columns = batch.columns().iter().enumerate().map(|(column, array)| {
+        if array.null_count() > 0 {
+            let row = (0..array.len())
+                .find(|&row| array.is_null(row))
+                .unwrap_or(0);
+            return Err(Unfit::Null { column, row });
+        }
+        view_of(array).ok_or(Unfit::Type { column })
+    });
+    Ok(BatchView {
+        rows: batch.num_rows(),
+        columns: columns.collect::<Result<_, _>>()?,
+    })
+}
+
+fn view_of(array: &ArrayRef) -> Option<ColumnView<'_>> {
+    Some(match array.data_type() {
+        DataType::Boolean => {
+            let bits = array.as_boolean().values();
+            ColumnView::Bool {
+                bits: bits.values(),
+                offset: bits.offset(),
+            }
+        }
+        DataType::UInt8 => ColumnView::UInt8(array.as_primitive::<t::UInt8Type>().values()),
+        DataType::UInt16 => ColumnView::UInt16(array.as_primitive::<t::UInt16Type>().values()),
+        DataType::UInt32 => ColumnView::UInt32(array.as_primitive::<t::UInt32Type>().values()),
+        DataType::UInt64 => ColumnView::UInt64(array.as_primitive::<t::UInt64Type>().values()),
+        DataType::Int8 => ColumnView::Int8(array.as_primitive::<t::Int8Type>().values()),
+        DataType::Int16 => ColumnView::Int16(array.as_primitive::<t::Int16Type>().values()),
+        DataType::Int32 => ColumnView::Int32(array.as_primitive::<t::Int32Type>().values()),
+        DataType::Int64 => ColumnView::Int64(array.as_primitive::<t::Int64Type>().values()),
+        DataType::Float32 => ColumnView::Float(array.as_primitive::<t::Float32Type>().values()),
+        DataType::Float64 => ColumnView::Double(array.as_primitive::<t::Float64Type>().values()),
+        DataType::Utf8 => {
+            let text = array.as_string::<i32>();
+            ColumnView::String {
+                offsets: text.value_offsets(),
+                bytes: text.value_data(),
+            }
+        }
+        DataType::LargeUtf8 => {
+            let text = array.as_string::<i64>();
+            ColumnView::LargeString {
+                offsets: text.value_offsets(),
+                bytes: text.value_data(),
+            }
+        }
+        _ => return None,
+    })
 }

@@ -8,6 +8,7 @@ mod arrow;
 mod bcsv;
 mod bcsv_reader;
 mod bcsv_rows;
+mod bcsv_writer;
 mod errors;
 mod memory;
 mod recorder;

@@ -84,8 +84,8 @@ def read_table(
         columns: Names, in the order wanted. All columns if None.
         start: First row, from 0; negative counts from the end.
         stop: Row after the last one; the end if None.
-        on_corrupt: `skip` returns every row of every packet whose checksum holds instead of raising; `Reader.gaps` tells
-            which rows are missing.
+        on_corrupt: `skip` returns every row of every packet whose checksum holds instead of raising; `Reader.gaps`
+            tells which rows are missing.
         threads: Decoding threads; one per core if None.
 
     Returns:

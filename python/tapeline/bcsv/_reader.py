@@ -78,7 +78,7 @@ class Reader:
     size. Rows are tuples; `string` values are `str`.
 
     The reader is an Arrow stream (`__arrow_c_stream__`) that can be scanned again and again, so
-    `polars.from_arrow(reader)`, `pyarrow.table(reader)` and `duckdb.sql("from reader")` work.
+    `polars.DataFrame(reader)`, `pyarrow.table(reader)` and `duckdb.sql("from reader")` work.
 
     Example:
         >>> with Reader("log.bcsv") as r:
@@ -118,7 +118,7 @@ class Reader:
 
     @property
     def schema(self) -> pa.Schema:
-        """Names and types of the columns, as Arrow types; no field is nullable."""
+        """Names and types of the columns, as Arrow types."""
         return self._schema
 
     @property

@@ -110,8 +110,8 @@ def columns_of(schema: Schema) -> list[tuple[str, TypeName]]:
 
 
 def arrow_schema(columns: Iterable[tuple[str, TypeName]]) -> pa.Schema:
-    """The Arrow schema of columns; no field is nullable."""
-    return pa.schema([pa.field(name, _ARROW[kind], nullable=False) for name, kind in columns])
+    """The Arrow schema of columns."""
+    return pa.schema([(name, _ARROW[kind]) for name, kind in columns])
 
 
 def stream_of(table: TableLike) -> tuple[pa.RecordBatchReader, list[tuple[str, TypeName]]]:

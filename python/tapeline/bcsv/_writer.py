@@ -53,9 +53,9 @@ class Writer:
             path: File to write; anything `os.fspath` accepts.
             schema: Columns: `[(name, type), ...]` or a `pyarrow.Schema`. With mode `a` it may be None, else it must
                 equal the file's.
-            mode: `x` makes a new file and refuses to replace one. `w` writes under a temporary name beside
-                `path` and renames when closed, so that a reader sees the old file or the whole new one. `a` goes on
-                behind the last good row of a finished file or of one left by a crash, in the codecs of that file.
+            mode: `x` makes a new file and refuses to replace one. `w` replaces a file: the new one has a temporary name
+                beside `path` until its first flush or its end, and the old one stays till then. `a` goes on behind the
+                last good row of a finished file or of one left by a crash, in the codecs of that file.
             row_codec: How a row becomes bytes: `flat` as is, `zoh` only what changed, `delta` differences.
             file_codec: How rows are framed and compressed.
             compression_level: 1 (fast) to 9 (small); ignored where nothing is compressed.
