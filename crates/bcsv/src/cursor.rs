@@ -402,6 +402,11 @@ impl Cursor {
         error.at(self.unit_offset)
     }
 
+    /// The bytes of the open unit, as stored.
+    pub(crate) fn stored_bytes(&self) -> &[u8] {
+        self.stored.bytes()
+    }
+
     /// Rows decoded or skipped since [`Cursor::open`].
     pub(crate) fn done(&self) -> u64 {
         self.done

@@ -27,7 +27,7 @@
 //! - `Batch { first_row, rows, columns: Vec<Column> }`; `Column::{Bool(Bitmap { bytes, len }), UInt8(Vec<u8>), ..,
 //!   Float(Vec<f32>), Double(Vec<f64>), String(StringColumn { offsets: Vec<i32>, bytes: Vec<u8> })}`: each buffer becomes an
 //!   Arrow buffer without a copy. `batch.value(column, row) -> Value`.
-//! - (being built) `validate(path, limits) -> Report`, `repair(path, out, limits) -> Report`.
+//! - [`validate`]`(path, limits) -> Report`, [`repair`]`(path, out, limits) -> Report`.
 //!
 //! # Errors
 //!
@@ -50,6 +50,7 @@ mod index;
 mod limits;
 mod packet;
 mod reader;
+mod recover;
 mod row;
 mod scan_stream;
 mod schema;
@@ -68,6 +69,7 @@ pub use footer::IndexEntry;
 pub use header::{FileCodec, FormatVersion, Header, RowCodec};
 pub use limits::{Limits, MAX_COLUMNS, MAX_ROW_BYTES, MAX_STRING_BYTES};
 pub use reader::{Batches, OnCorrupt, PacketInfo, Poll, ReadOptions, Reader, Selection};
+pub use recover::{Problem, Report, repair, validate, validate_reader};
 pub use schema::{ColumnSpec, ColumnType, Schema};
 pub use source::ReadAt;
 pub use storage::{Disk, Storage, StoredFile};

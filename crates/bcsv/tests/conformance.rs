@@ -15,7 +15,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 use support::sha256;
 use tapeline_bcsv::{
-    Batch, OnCorrupt, ReadOptions, Reader, Result, RowWriter, Schema, Selection, Value,
+    Batch, Limits, OnCorrupt, ReadOptions, Reader, Result, RowWriter, Schema, Selection, Value,
     WriteOptions,
 };
 
@@ -261,6 +261,59 @@ fn salvage_finds_every_verified_run() {
             );
         }
     }
+}
+
+#[test]
+fn validation_and_repair_agree_with_the_vectors() {
+    let folder = std::env::temp_dir().join(format!("tapeline-repair-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, bytes, json) in vectors() {
+        let expect = &json["expect"];
+        if expect["open"] == "error" {
+            continue;
+        }
+        let (source, target) = (folder.join(&name), folder.join(format!("{name}.repaired")));
+        std::fs::write(&source, &bytes).unwrap();
+        let report = tapeline_bcsv::validate(&source, Limits::default()).unwrap();
+        assert_eq!(
+            report.ok,
+            expect["clean"].as_bool().unwrap(),
+            "{name}: {report}"
+        );
+        let runs = expect["salvage_runs"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|run| run[2].as_bool().unwrap());
+        let readable: u64 = runs.map(|run| run[1].as_u64().unwrap()).sum();
+        assert_eq!(report.rows_readable, readable, "{name}: {report}");
+        assert_eq!(
+            tapeline_bcsv::repair(&source, &target, Limits::default()).unwrap(),
+            report,
+            "{name}"
+        );
+        assert!(
+            std::fs::read(&source).unwrap() == bytes,
+            "{name}: the source was changed"
+        );
+        let repaired = Reader::open(&target, ReadOptions::default()).unwrap();
+        let rows: usize = repaired
+            .read(&Selection::default())
+            .unwrap()
+            .iter()
+            .map(|batch| batch.rows)
+            .sum();
+        assert_eq!(rows as u64, readable, "{name}");
+        assert_ne!(repaired.complete().unwrap(), Some(false), "{name}");
+        let lost: u64 = report
+            .problems
+            .iter()
+            .filter_map(|problem| problem.rows)
+            .map(|(first, stop)| stop - first)
+            .sum();
+        assert_eq!(lost + readable, report.rows_expected, "{name}: {report}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

@@ -1,0 +1,279 @@
+//! Checking and mending files: every byte that a checksum covers is looked at.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::cursor::{Cursor, FileFacts, Unit};
+use crate::error::{Error, ErrorKind, Result};
+use crate::footer::{Footer, IndexEntry};
+use crate::index::Index;
+use crate::limits::Limits;
+use crate::packet::{HEADER_BYTES, encode_header};
+use crate::reader::{OnCorrupt, ReadOptions, Reader};
+use crate::row::tile::Gather;
+use crate::storage::{Disk, Storage, StoredFile, write_fully};
+
+/// Something wrong with a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Byte in the file, if known.
+    pub offset: Option<u64>,
+    /// Rows it costs, as a half-open range; `None` if it costs none, or nobody knows which.
+    pub rows: Option<(u64, u64)>,
+    /// What it is.
+    pub text: String,
+}
+
+/// What [`validate`] or [`repair`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Nothing is wrong.
+    pub ok: bool,
+    /// As [`Reader::complete`].
+    pub complete: Option<bool>,
+    /// Rows whose checksum holds.
+    pub rows_readable: u64,
+    /// Rows that the file should have, as far as it says.
+    pub rows_expected: u64,
+    /// Whole rows of an unfinished last packet: readable, but not covered by a checksum, so not counted above.
+    pub rows_unverified: u64,
+    /// Good packets, or pieces of a stream.
+    pub packets: u64,
+    /// Everything that is wrong, in file order.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.ok {
+            "ok"
+        } else {
+            "damaged or unfinished"
+        };
+        write!(
+            f,
+            "{verdict}: {} of {} rows readable in {} packets",
+            self.rows_readable, self.rows_expected, self.packets
+        )?;
+        if self.rows_unverified > 0 {
+            write!(
+                f,
+                ", {} more rows unverified at the end",
+                self.rows_unverified
+            )?;
+        }
+        for problem in &self.problems {
+            write!(f, "\n  {}", problem.text)?;
+            if let Some(offset) = problem.offset {
+                write!(f, ", at byte {offset}")?;
+            }
+            if let Some((first, stop)) = problem.rows {
+                write!(f, ", rows {first} to {stop} (exclusive) lost")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    fn problem(&mut self, offset: Option<u64>, rows: Option<(u64, u64)>, text: impl Into<String>) {
+        self.problems.push(Problem {
+            offset,
+            rows,
+            text: text.into(),
+        });
+    }
+}
+
+/// Read everything and say what is wrong. Memory: one packet.
+///
+/// # Errors
+///
+/// [`ErrorKind::Io`], and whatever keeps the header from being read.
+pub fn validate(path: impl AsRef<Path>, limits: Limits) -> Result<Report> {
+    let options = ReadOptions {
+        on_corrupt: OnCorrupt::Skip,
+        limits,
+        ..ReadOptions::default()
+    };
+    validate_reader(&Reader::open(path, options)?)
+}
+
+/// [`validate`] for a file that is open with [`OnCorrupt::Skip`].
+///
+/// # Errors
+///
+/// [`ErrorKind::Io`].
+pub fn validate_reader(reader: &Reader) -> Result<Report> {
+    walk(reader, |_, _, _| Ok(()))
+}
+
+/// Verify every unit, handing good ones to `keep` (the unit, its bytes, its rows).
+fn walk(reader: &Reader, mut keep: impl FnMut(&Unit, &[u8], u64) -> Result<()>) -> Result<Report> {
+    let index = reader.index()?;
+    let facts = reader.facts();
+    let mut report = Report {
+        complete: index.complete,
+        rows_expected: index.rows,
+        ..Report::default()
+    };
+    let mut cursor = Cursor::new(Arc::clone(facts));
+    let mut gather = Gather::new(
+        &facts.header.schema,
+        &facts.layout,
+        facts.header.row_codec(),
+        None,
+    );
+    for (number, unit) in index.units.iter().enumerate() {
+        match verify(&mut cursor, &mut gather, unit) {
+            Ok(rows) => {
+                keep(unit, cursor.stored_bytes(), rows)?;
+                report.rows_readable += rows;
+                report.packets += 1;
+            }
+            Err(error) if error.io_error().is_some() => return Err(error),
+            Err(error) => {
+                let lost = (unit.first_row, unit.first_row + unit.rows);
+                report.problem(
+                    error.offset().or(Some(unit.offset)),
+                    Some(lost),
+                    format!("packet {number}: {}", error.kind()),
+                );
+            }
+        }
+    }
+    describe(&mut report, &index, facts);
+    report.problems.sort_by_key(|problem| problem.offset);
+    report.ok = report.problems.is_empty();
+    Ok(report)
+}
+
+/// Decode all rows of a unit, in pieces; returns how many.
+fn verify(cursor: &mut Cursor, gather: &mut Gather, unit: &Unit) -> Result<u64> {
+    cursor.open(unit)?;
+    loop {
+        gather.begin(256);
+        let taken = cursor.take(256, gather)?;
+        gather.finish(0);
+        if taken < 256 {
+            break;
+        }
+    }
+    let found = unit.first_row + cursor.done();
+    let expected = unit.first_row + unit.rows;
+    if found == expected {
+        Ok(cursor.done())
+    } else {
+        Err(Error::new(ErrorKind::RowsMissing {
+            first: found,
+            stop: expected,
+        }))
+    }
+}
+
+/// What the index says besides its units.
+fn describe(report: &mut Report, index: &Index, facts: &FileFacts) {
+    if let Some((_, error)) = &index.fault {
+        report.problem(error.offset(), None, error.kind().to_string());
+    }
+    for (first, stop) in &index.gaps {
+        let before = index
+            .units
+            .iter()
+            .rev()
+            .find(|unit| unit.first_row < *stop)
+            .map(|unit| unit.end);
+        report.problem(
+            before.or(Some(facts.body_at)),
+            Some((*first, *stop)),
+            "rows are missing",
+        );
+    }
+    if let Some(tail) = index.tail {
+        report.rows_unverified = tail.rows;
+        let what = if facts.file_codec().has_packets() {
+            "an unfinished packet at the end"
+        } else {
+            "an unfinished row at the end"
+        };
+        report.problem(Some(tail.offset), None, what);
+    }
+    if facts.file_codec().has_packets() && !index.footer {
+        report.problem(Some(index.end), None, "the footer is missing or damaged");
+    }
+}
+
+/// Write the rows that are good into a new file, and verify that file before saying so. The source is only read.
+///
+/// Packets are copied as they are, renumbered where packets before them are lost; nothing unverified is copied. The
+/// report is about the source: its problems list every range of rows that the new file lacks.
+///
+/// # Errors
+///
+/// [`ErrorKind::Io`] (`AlreadyExists` if there is a file `out`), and whatever keeps the header from being read. The new
+/// file is removed then.
+pub fn repair(path: impl AsRef<Path>, out: impl AsRef<Path>, limits: Limits) -> Result<Report> {
+    let options = ReadOptions {
+        on_corrupt: OnCorrupt::Skip,
+        limits,
+        ..ReadOptions::default()
+    };
+    let reader = Reader::open(path, options)?;
+    let file = Disk.create_new(out.as_ref())?;
+    let result = copy(&reader, &*file).and_then(|report| {
+        let copied = validate(out.as_ref(), limits)?;
+        if copied.ok && copied.rows_readable == report.rows_readable {
+            return Ok(report);
+        }
+        // The disk gave back something else than was written, or this crate has a bug: neither may pass.
+        Err(Error::new(ErrorKind::RowsMissing {
+            first: copied.rows_readable,
+            stop: report.rows_readable,
+        }))
+    });
+    if result.is_err() {
+        // The error to be returned is the one that matters.
+        let _ = Disk.remove(out.as_ref());
+    }
+    result
+}
+
+fn copy(reader: &Reader, file: &dyn StoredFile) -> Result<Report> {
+    let mut end = 0;
+    let mut store = |bytes: &[u8]| -> Result<()> {
+        write_fully(file, end, bytes).1?;
+        end += bytes.len() as u64;
+        Ok(())
+    };
+    let header = reader.header().encode();
+    store(&header)?;
+    let packets = reader.header().file_codec().has_packets();
+    let mut footer = Footer::default();
+    let mut offset = header.len() as u64;
+    let report = walk(reader, |_, bytes, rows| {
+        if packets {
+            footer.entries.push(IndexEntry {
+                offset,
+                first_row: footer.rows,
+            });
+            store(&encode_header(footer.rows))?;
+            store(bytes.get(HEADER_BYTES..).unwrap_or_default())?;
+        } else {
+            store(bytes)?;
+        }
+        offset += bytes.len() as u64;
+        footer.rows += rows;
+        Ok(())
+    })?;
+    if packets {
+        if !reader.header().has_index() {
+            footer.entries.clear();
+        }
+        let mut bytes = Vec::new();
+        footer.encode(&mut bytes);
+        store(&bytes)?;
+    }
+    file.sync()?;
+    Ok(report)
+}
