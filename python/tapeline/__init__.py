@@ -30,7 +30,7 @@ _LAZY = {
     "Recording": "tapeline.recording",
     "open_recording": "tapeline.recording",
 }
-_MODULES = {"bcsv", "config", "errors", "recorder", "recording", "simulate", "urls", "wire"}
+_MODULES = {"bcsv", "config", "errors", "recorder", "recording", "replay", "simulate", "urls", "wire"}
 
 
 def __getattr__(name: str) -> Any:

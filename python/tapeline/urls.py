@@ -80,6 +80,12 @@ class Destination:
     port: int | None = None
     path: str | None = None
 
+    def as_dict(self) -> dict[str, str | None]:
+        """The form the compiled senders take."""
+        host = f"[{self.host}]" if self.host is not None and ":" in self.host else self.host
+        address = None if host is None else f"{host}:{self.port}"
+        return {"kind": self.kind, "url": self.url, "address": address, "path": self.path}
+
 
 def parse_source(url: str) -> tuple[Source, dict[str, str]]:
     """Read a source URL.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from pathlib import Path
 
 from tapeline import wire
@@ -52,3 +53,31 @@ def recorded(directory, name="ch0"):
     """The bytes of a stream's finished segments, in order; nothing unfinished may be left."""
     assert list(Path(directory).rglob("*.part")) == []
     return b"".join(path.read_bytes() for path in dat_files(directory, name))
+
+
+class Receiver:
+    """Takes one TCP connection on a port of its own and keeps what comes."""
+
+    def __init__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.data = b""
+        self.some = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        connection, _ = self._listener.accept()
+        parts = []
+        with connection:
+            while part := connection.recv(1 << 20):
+                parts.append(part)
+                self.some.set()
+        self.data = b"".join(parts)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._thread.join(60)
+        self._listener.close()

@@ -4,45 +4,16 @@ import json
 import signal
 import socket
 import subprocess
-import threading
 
 import pytest
 from tests.system._processes import COMMAND, ENVIRONMENT, Running, tapeline
-from tests.system._sending import ledger_of, recorded, summary
+from tests.system._sending import Receiver, ledger_of, recorded, summary
 
 from tapeline import wire
 from tapeline.simulate import simulate_radar
 
 FAULTS = ["--drop", 0.02, "--duplicate", 0.02, "--reorder", 0.02, "--corrupt", 0.02, "--garbage", 0.02]
 URLS = [f"ch{i}=tcp://127.0.0.1:0" for i in range(4)]
-
-
-class Receiver:
-    """Takes one connection on a port of its own and keeps what comes."""
-
-    def __init__(self):
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.data = b""
-        self.some = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self):
-        connection, _ = self._listener.accept()
-        parts = []
-        with connection:
-            while part := connection.recv(1 << 20):
-                parts.append(part)
-                self.some.set()
-        self.data = b"".join(parts)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._thread.join(60)
-        self._listener.close()
 
 
 def differences(expected, ledger):

@@ -12,6 +12,7 @@
 
 pub mod config;
 mod digest;
+pub mod doctor;
 pub mod error;
 pub mod fs;
 mod index;
@@ -22,6 +23,7 @@ mod output;
 mod receive;
 mod recorder;
 mod recover;
+pub mod replay;
 pub mod simulate;
 mod sink;
 mod source;

@@ -9,10 +9,12 @@ mod bcsv;
 mod bcsv_reader;
 mod bcsv_rows;
 mod bcsv_writer;
+mod doctor;
 mod errors;
 mod memory;
 mod recorder;
 mod recording;
+mod replay;
 mod simulate;
 mod wire;
 
@@ -26,5 +28,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     bcsv::register(m)?;
     recorder::register(m)?;
     recording::register(m)?;
-    simulate::register(m)
+    simulate::register(m)?;
+    replay::register(m)?;
+    doctor::register(m)
 }

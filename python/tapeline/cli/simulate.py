@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
 from tapeline.cli._output import Outcome, emit, emit_json, interactive, note, progress, size, table
-from tapeline.errors import ConfigError
+from tapeline.cli._sending import ManyUrls, quantity, stopping
 from tapeline.quantities import parse_duration, parse_size
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-T = TypeVar("T")
 
 _RADAR_EXAMPLES = """\b
 Examples:
@@ -32,22 +25,6 @@ _COLUMNS = (
     ("garbage B", "garbage_bytes"),
     ("bytes", "bytes_sent"),
 )
-
-
-class ManyUrls(click.Command):
-    """A command whose `--to` may be followed by several URLs: `--to A B` means `--to A --to B`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Repeat `--to` before every further URL."""
-        spread: list[str] = []
-        after_to = False
-        for word in args:
-            is_url = word == "-" or "://" in word
-            if after_to and is_url and spread[-1] != "--to":
-                spread.append("--to")
-            spread.append(word)
-            after_to = word == "--to" or word.startswith("--to=") or (after_to and is_url)
-        return super().parse_args(ctx, spread)
 
 
 @click.group()
@@ -97,25 +74,25 @@ def radar(
     from tapeline.simulate import FaultRates, RadarSimulation
     from tapeline.simulate._radar import DEFAULT_FRAMES, SendError
 
-    duration_s = None if duration is None else _quantity("--duration", parse_duration, duration)
+    duration_s = None if duration is None else quantity("--duration", parse_duration, duration)
     if frames is None and duration_s is None:
         frames = DEFAULT_FRAMES
     simulation = RadarSimulation(
         urls,
         streams=streams,
         frames=frames,
-        payload_bytes=_quantity("--payload", parse_size, payload),
+        payload_bytes=quantity("--payload", parse_size, payload),
         rate_hz=rate,
         duration_s=duration_s,
         periodic=periodic,
         faults=FaultRates(**faults),
         seed=seed,
-        datagram_bytes=None if datagram is None else _quantity("--datagram", parse_size, datagram),
+        datagram_bytes=None if datagram is None else quantity("--datagram", parse_size, datagram),
         gso=gso,
-        connect_timeout_s=_quantity("--connect-timeout", parse_duration, connect_timeout),
+        connect_timeout_s=quantity("--connect-timeout", parse_duration, connect_timeout),
     )
     to_stdout = "-" in urls
-    with _stopping(simulation.stop), progress("sending") as advance:
+    with stopping(simulation.stop), progress("sending") as advance:
         while not simulation.wait(0.25):
             advance(simulation.bytes_sent())
     try:
@@ -133,13 +110,6 @@ def radar(
     return outcome
 
 
-def _quantity(option: str, parse: Callable[[object], T], text: str) -> T:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise ConfigError(f"{option}: {error}") from None
-
-
 def _table(truth: dict[str, Any]) -> str:
     rows = [[s["name"], s["url"], *(s[field] for _, field in _COLUMNS)] for s in truth["streams"]]
     rows.append(["total", "", *(truth["total"][field] for _, field in _COLUMNS)])
@@ -150,23 +120,3 @@ def _table(truth: dict[str, Any]) -> str:
         table(["stream", "to", *(title for title, _ in _COLUMNS)], rows, left=2)
         + f"\n{size(sent)} in {seconds:.3g} s{speed}"
     )
-
-
-@contextmanager
-def _stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM stops the sending, the second one forces the end."""
-    came = 0
-
-    def handle(_number: int, _frame: object) -> None:
-        nonlocal came
-        came += 1
-        if came > 1:
-            raise click.Abort
-        stop()
-
-    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tapeline import _native
 from tapeline.errors import ConfigError
-from tapeline.urls import Destination, parse_destination
+from tapeline.urls import parse_destination
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,7 @@ class RadarSimulation:
         targets = [parse_destination(url) for url in ([to] if isinstance(to, str) else to)]
         count = max(4, len(targets)) if streams is None else streams
         options = {
-            "to": [_target(target) for target in targets],
+            "to": [target.as_dict() for target in targets],
             "streams": _whole("streams", count, 1, 65_535),
             "frames": None if frames is None else _whole("frames", frames, 0),
             "duration_s": duration_s,
@@ -239,15 +239,6 @@ def simulate_radar(
     )
     with simulation:
         return simulation.truth()
-
-
-def _target(destination: Destination) -> dict[str, Any]:
-    """The form the compiled sender takes."""
-    address = None
-    if destination.host is not None:
-        host = f"[{destination.host}]" if ":" in destination.host else destination.host
-        address = f"{host}:{destination.port}"
-    return {"kind": destination.kind, "url": destination.url, "address": address, "path": destination.path}
 
 
 def _whole(name: str, value: object, least: int, most: int = (1 << 64) - 1) -> int:

@@ -19,6 +19,7 @@ pub(crate) mod send;
 mod stream;
 #[cfg(test)]
 mod tests;
+pub(crate) mod threads;
 
 pub use account::{Account, Expected, ExpectedCorrupt};
 pub use options::{Faults, RadarOptions, Target, TargetKind};

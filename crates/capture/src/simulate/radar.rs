@@ -2,16 +2,12 @@
 
 use std::{
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc,
-    },
-    thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use serde::Serialize;
+use tapeline_sys::udp::Message;
 use tapeline_wire::frame::FrameLayout;
 
 use super::{
@@ -22,6 +18,7 @@ use super::{
     pool::Pool,
     send::{Piece, Sink, pack},
     stream::Generator,
+    threads::{Shared, Threads},
 };
 
 /// Frames of one send at most, with two parts each: a whole gathering write.
@@ -29,15 +26,10 @@ const BATCH_FRAMES: usize = 512;
 /// Bytes of one send at most; more than a socket buffer takes at once gains nothing.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// A simulation that runs in threads of its own.
+/// A simulation that runs in threads of its own. Dropping it stops them.
 #[derive(Debug)]
 pub struct RadarSimulation {
-    stop: Arc<AtomicBool>,
-    sent: Arc<AtomicU64>,
-    started: Instant,
-    threads: Vec<JoinHandle<Outcome>>,
-    done: mpsc::Receiver<()>,
-    running: usize,
+    threads: Threads<Outcome>,
     seed: u64,
 }
 
@@ -107,12 +99,7 @@ impl RadarSimulation {
             *layout.magic(),
             options.seed,
         ));
-        let (stop, sent) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicU64::new(0)),
-        );
-        let (tell, done) = mpsc::channel();
-        let mut threads = Vec::with_capacity(options.to.len());
+        let mut threads = Threads::new();
         for (index, target) in options.to.iter().enumerate() {
             let generators: Vec<Generator> = (0..options.streams)
                 .filter(|id| usize::from(*id) % options.to.len() == index)
@@ -122,97 +109,54 @@ impl RadarSimulation {
                 options: options.clone(),
                 target: target.clone(),
                 pool: Arc::clone(&pool),
-                stop: Arc::clone(&stop),
-                sent: Arc::clone(&sent),
                 generators,
                 datagrams_sent: 0,
                 datagrams_refused: 0,
             };
-            let tell = tell.clone();
-            let thread = thread::Builder::new()
-                .name(format!("radar-{index}"))
-                .spawn(move || {
-                    let outcome = worker.run();
-                    // Nobody to tell means that nobody waits.
-                    let _ = tell.send(());
-                    outcome
-                });
-            match thread {
-                Ok(thread) => threads.push(thread),
-                Err(error) => {
-                    stop.store(true, Ordering::Relaxed);
-                    return Err(format!("cannot start a thread: {error}"));
-                }
-            }
+            threads
+                .spawn(format!("radar-{index}"), move |shared| worker.run(shared))
+                .map_err(|error| format!("cannot start a thread: {error}"))?;
         }
-        let running = threads.len();
         Ok(Self {
-            stop,
-            sent,
-            started: Instant::now(),
             threads,
-            done,
-            running,
             seed: options.seed,
         })
     }
 
     /// Waits until everything is sent, at most `timeout`. True when it is.
     pub fn wait(&mut self, timeout: Duration) -> bool {
-        let deadline = Instant::now().checked_add(timeout);
-        while self.running > 0 {
-            let left = deadline.map_or(timeout, |deadline| {
-                deadline.saturating_duration_since(Instant::now())
-            });
-            match self.done.recv_timeout(left) {
-                Ok(()) => self.running -= 1,
-                Err(mpsc::RecvTimeoutError::Timeout) => return false,
-                Err(mpsc::RecvTimeoutError::Disconnected) => self.running = 0,
-            }
-        }
-        true
+        self.threads.wait(timeout)
     }
 
     /// Asks the threads to end after what they are sending now.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.threads.stop();
     }
 
     /// Bytes given to the system so far.
     pub fn bytes_sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+        self.threads.sent_bytes()
     }
 
     /// Waits for the end and gives the account.
-    pub fn finish(mut self) -> Summary {
+    pub fn finish(self) -> Summary {
+        let (outcomes, elapsed) = self.threads.join();
         let (mut streams, mut destinations) = (Vec::new(), Vec::new());
-        for thread in std::mem::take(&mut self.threads) {
-            // A thread that panicked has no account; nothing in it panics.
-            if let Ok(outcome) = thread.join() {
-                streams.extend(outcome.streams);
-                destinations.push(outcome.destination);
-            }
+        for outcome in outcomes {
+            streams.extend(outcome.streams);
+            destinations.push(outcome.destination);
         }
-        streams.sort_by_key(|stream| stream.stream_id);
+        streams.sort_by_key(|stream: &StreamAccount| stream.stream_id);
         let mut total = Account::default();
         destinations
             .iter()
-            .for_each(|destination| total.add(&destination.account));
+            .for_each(|destination: &DestinationAccount| total.add(&destination.account));
         Summary {
             seed: self.seed,
-            elapsed_s: self.started.elapsed().as_secs_f64(),
+            elapsed_s: elapsed.as_secs_f64(),
             streams,
             destinations,
             total,
-        }
-    }
-}
-
-impl Drop for RadarSimulation {
-    fn drop(&mut self) {
-        self.stop();
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
         }
     }
 }
@@ -222,26 +166,24 @@ struct Worker {
     options: RadarOptions,
     target: Target,
     pool: Arc<Pool>,
-    stop: Arc<AtomicBool>,
-    sent: Arc<AtomicU64>,
     generators: Vec<Generator>,
     datagrams_sent: u64,
     datagrams_refused: u64,
 }
 
 impl Worker {
-    fn run(mut self) -> Outcome {
+    fn run(mut self, shared: &Shared) -> Outcome {
         let patience =
             Duration::try_from_secs_f64(self.options.connect_timeout_s).unwrap_or(Duration::MAX);
         let mut elapsed = Duration::ZERO;
         let error = Sink::open(
             &self.target,
             patience.min(Duration::from_secs(1 << 30)),
-            &self.stop,
+            &shared.stop,
         )
         .and_then(|mut sink| {
             let pace = Pace::new(self.options.rate_hz, self.options.start_ns);
-            let sent = self.send_all(&mut sink, &pace);
+            let sent = self.send_all(&mut sink, &pace, shared);
             elapsed = pace.elapsed();
             sent
         })
@@ -274,7 +216,7 @@ impl Worker {
         }
     }
 
-    fn send_all(&mut self, sink: &mut Sink, pace: &Pace) -> io::Result<()> {
+    fn send_all(&mut self, sink: &mut Sink, pace: &Pace, shared: &Shared) -> io::Result<()> {
         let duration = self
             .options
             .duration_s
@@ -289,7 +231,7 @@ impl Worker {
         loop {
             let left = self.options.frames.map_or(u64::MAX, |frames| frames - done);
             let over = duration.is_some_and(|duration| pace.elapsed() >= duration);
-            if left == 0 || over || self.stop.load(Ordering::Relaxed) {
+            if left == 0 || over || shared.stopped() {
                 break;
             }
             let rounds = pace.due(done, most.min(left));
@@ -304,13 +246,13 @@ impl Worker {
                 }
             }
             done += rounds;
-            self.send(sink, &batch, &mut messages)?;
+            self.send(sink, &batch, &mut messages, shared)?;
         }
         batch.clear();
         for generator in &mut self.generators {
             generator.finish(&self.pool, &mut batch);
         }
-        self.send(sink, &batch, &mut messages)?;
+        self.send(sink, &batch, &mut messages, shared)?;
         if let Sink::Stream(writer) = sink {
             writer.flush()?;
         }
@@ -321,11 +263,12 @@ impl Worker {
         &mut self,
         sink: &mut Sink,
         batch: &Batch,
-        messages: &mut Vec<tapeline_sys::udp::Message>,
+        messages: &mut Vec<Message>,
+        shared: &Shared,
     ) -> io::Result<()> {
         let mut slices = batch.slices(&self.pool);
         match sink {
-            Sink::Stream(writer) => Sink::write_all(&mut **writer, &mut slices, &self.stop)?,
+            Sink::Stream(writer) => Sink::write_all(&mut **writer, &mut slices, &shared.stop)?,
             Sink::Datagrams(sender) => {
                 let pieces = batch.units().iter().map(|unit| Piece {
                     parts: unit.parts,
@@ -340,7 +283,7 @@ impl Worker {
             }
         }
         let bytes: usize = batch.units().iter().map(|unit| unit.bytes).sum();
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        shared.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         Ok(())
     }
 }

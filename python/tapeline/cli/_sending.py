@@ -1,0 +1,64 @@
+"""What `simulate` and `replay` share: several URLs after one `--to`, signals, quantities."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from tapeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
+
+
+class ManyUrls(click.Command):
+    """A command whose `--to` may be followed by several URLs: `--to A B` means `--to A --to B`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat `--to` before every further URL."""
+        spread: list[str] = []
+        after_to = False
+        for word in args:
+            is_url = word == "-" or "://" in word
+            if after_to and is_url and spread[-1] != "--to":
+                spread.append("--to")
+            spread.append(word)
+            after_to = word == "--to" or word.startswith("--to=") or (after_to and is_url)
+        return super().parse_args(ctx, spread)
+
+
+def quantity(option: str, parse: Callable[[object], T], text: str) -> T:
+    """Read a size or time of an option.
+
+    Raises:
+        ConfigError: It is none; the text names the option.
+    """
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from None
+
+
+@contextmanager
+def stopping(stop: Callable[[], None]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM stops the sending, the second one forces the end."""
+    came = 0
+
+    def handle(_number: int, _frame: object) -> None:
+        nonlocal came
+        came += 1
+        if came > 1:
+            raise click.Abort
+        stop()
+
+    old = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

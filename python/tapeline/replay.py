@@ -1,0 +1,196 @@
+"""Send a recording again: the same frames, bit for bit, at their own pace or another."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from tapeline import _native
+from tapeline.errors import ConfigError
+from tapeline.recording import open_recording
+from tapeline.urls import parse_destination
+from tapeline.wire import FrameLayout
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from tapeline.recording import Stream
+
+__all__ = ["Replay", "ReplayError", "replay"]
+
+_POLL_S = 0.1  # how often a wait comes up for signals; the compiled wait sleeps in between
+
+
+class ReplayError(ConnectionError):
+    """A destination took no more, or a file could not be read.
+
+    Attributes:
+        summary: What was sent until then.
+    """
+
+    def __init__(self, text: str, summary: dict[str, Any]) -> None:
+        """Keep the summary beside the text."""
+        super().__init__(text)
+        self.summary = summary
+
+
+class Replay:
+    """A replay in the background. Arguments and errors are those of `replay`.
+
+    As a context manager it waits for the end on leaving, or stops when an exception passes through.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        to: str | Sequence[str],
+        *,
+        speed: float | Literal["max"] = 1.0,
+        streams: Sequence[str] | None = None,
+        datagram_bytes: int | None = None,
+        gso: bool = False,
+        connect_timeout_s: float = 10.0,
+    ) -> None:
+        """Open the recording and start sending."""
+        targets = [parse_destination(url) for url in ([to] if isinstance(to, str) else to)]
+        found = open_recording(path).streams
+        names = list(found) if streams is None else list(streams)
+        for name in names:
+            if name not in found:
+                raise ConfigError(f"no stream {name!r} in {path}; there are: {', '.join(found)}")
+        if len(targets) not in {1, len(names)}:
+            raise ConfigError(f"{len(targets)} destinations for {len(names)} streams; give one, or one for each")
+        options = {
+            "to": [target.as_dict() for target in targets],
+            "streams": [_stream(found[name], i if len(targets) > 1 else 0) for i, name in enumerate(names)],
+            "speed": None if speed == "max" else speed,
+            "datagram_bytes": datagram_bytes,
+            "gso": gso,
+            "connect_timeout_s": connect_timeout_s,
+        }
+        try:
+            text = json.dumps(options, allow_nan=False)
+        except ValueError:
+            raise ConfigError(f"speed is {speed!r}; it must be a number above 0, or 'max'") from None
+        self._native = _native.Replay(text)
+        self._summary: dict[str, Any] | None = None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until everything is sent.
+
+        Args:
+            timeout: Seconds; None waits for the end.
+
+        Returns:
+            True when everything is sent.
+        """
+        if self._summary is not None:
+            return True
+        left = float("inf") if timeout is None else timeout
+        while not self._native.wait(min(left, _POLL_S)):
+            left -= _POLL_S
+            if left <= 0:
+                return False
+        return True
+
+    def stop(self) -> None:
+        """Ask the senders to end after what they are sending now."""
+        if self._summary is None:
+            self._native.stop()
+
+    def bytes_sent(self) -> int:
+        """Bytes given to the operating system so far."""
+        if self._summary is None:
+            return self._native.bytes_sent()
+        return sum(stream["bytes_sent"] for stream in self._summary["streams"])
+
+    def summary(self) -> dict[str, Any]:
+        """Wait for the end and return what `replay` does.
+
+        Raises:
+            ReplayError: A destination failed, or a file could not be read.
+        """
+        self.wait()
+        if self._summary is None:
+            self._summary = json.loads(self._native.finish())
+        failed = [d for d in self._summary["destinations"] if d["error"] is not None]
+        if failed:
+            raise ReplayError("; ".join(f"{d['url']}: {d['error']}" for d in failed), self._summary)
+        return self._summary
+
+    def __enter__(self) -> Self:
+        """Return itself; it is sending already."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the end, or stop when an exception passes through."""
+        if kind is not None:
+            self.stop()
+        self.wait()
+
+
+def replay(
+    path: str | os.PathLike[str],
+    to: str | Sequence[str],
+    *,
+    speed: float | Literal["max"] = 1.0,
+    streams: Sequence[str] | None = None,
+    datagram_bytes: int | None = None,
+    gso: bool = False,
+    connect_timeout_s: float = 10.0,
+) -> dict[str, Any]:
+    """Send the frames of a recording again, bit for bit and in the order of the files.
+
+    Args:
+        path: Directory of a recording, or a `.dat` file.
+        to: One destination, to which all streams go merged by the producer's time, or one for each stream in the
+            order of their names: `tcp://HOST:PORT` (connects), `udp://HOST:PORT`, `file://PATH`, `-`.
+        speed: 1.0 keeps the producer's pace (by the timestamps in the frames), 2.0 is twice as fast; "max" is as
+            fast as the destination takes it.
+        streams: Names of the streams to send; all if None.
+        datagram_bytes: Over UDP, put as many frames into a datagram as fit this size; None: one.
+        gso: Over UDP, let the kernel cut datagrams out of larger messages: several times cheaper.
+        connect_timeout_s: How long to wait for a listener.
+
+    Returns:
+        dict with `elapsed_s`, `streams` (`name`, `url`, `frames_sent`, `bytes_sent`, and `bytes_skipped`: bytes of
+        the files that belong to no valid frame) and `destinations` (`url`, `datagrams_sent`, ...).
+
+    Raises:
+        ConfigError: A URL, name or number is wrong.
+        TapelineError: There is no recording.
+        ReplayError: A destination could not be reached or went away, or a file could not be read.
+        OSError: As the operating system gave it.
+    """
+    running = Replay(
+        path,
+        to,
+        speed=speed,
+        streams=streams,
+        datagram_bytes=datagram_bytes,
+        gso=gso,
+        connect_timeout_s=connect_timeout_s,
+    )
+    with running:
+        return running.summary()
+
+
+def _stream(stream: Stream, to: int) -> dict[str, Any]:
+    # a stream that never received anything has no layout, and none is needed
+    layout = stream.layout or FrameLayout()
+    return {
+        "name": stream.name,
+        "files": [str(segment.path) for segment in stream.segments],
+        "layout": {
+            "magic": layout.magic.hex(),
+            "version_flags": layout.version_flags,
+            "length_bytes": layout.length_bytes,
+            "header_crc": layout.header_crc,
+            "max_payload": layout.max_payload,
+        },
+        "to": to,
+    }
