@@ -29,8 +29,8 @@ _GB = 1_000_000_000
 class Size:
     """How much of everything: enough to measure, or just enough to see that it works."""
 
-    rounds: int = 5
-    total_bytes: int = 8 * _GB
+    rounds: int = 6
+    total_bytes: int = 3 * _GB
     file_bytes: int = 3 * _GB
     udp_seconds: float = 2.0
     udp_steps: int = 6
