@@ -106,25 +106,51 @@ fn shift(register: u32, bytes: u64) -> u32 {
     poly::shift(register, bytes)
 }
 
-/// CRC32C of a range by the registers at two marks, the range's `bytes`, and what lies between its
-/// ends and those marks: `before_mark` (fewer than 64 bytes) starts it, `after_mark` ends it.
+/// What a register is multiplied by to stand some bytes further on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shift {
+    plain: u32,
+    #[cfg(target_arch = "x86_64")]
+    factor: u32,
+}
+
+impl Shift {
+    fn by(bytes: u64) -> Self {
+        Self {
+            plain: shift(poly::ONE, bytes),
+            // The form that a product by instructions wants: without the x^33 that they add.
+            #[cfg(target_arch = "x86_64")]
+            factor: shift(x86::X_MINUS_33, bytes),
+        }
+    }
+}
+
+/// CRC32C of a range of bytes of which the register is known at two marks inside (from a common
+/// start before the range), the distance of the marks as a shift. `before_mark` and `after_mark`
+/// are the bytes from the range's ends to the marks.
+///
+/// The register at the first mark holds the bytes before the range as well; those, moved to the
+/// second mark, are taken out of the register there, and hashing goes on to the end.
 #[inline]
-fn range(marks: [u32; 2], before_mark: &[u8], after_mark: &[u8], bytes: u64) -> u32 {
+fn range(marks: [u32; 2], before_mark: &[u8], after_mark: &[u8], shift: Shift) -> u32 {
     #[cfg(target_arch = "x86_64")]
     {
         let level = x86::level();
         if level != x86::NONE {
-            return x86::range(level, marks, before_mark, after_mark, bytes);
+            return x86::range(level, marks, before_mark, after_mark, shift);
         }
     }
-    plain_range(marks, before_mark, after_mark, bytes)
+    plain_range(marks, before_mark, after_mark, shift)
 }
 
-fn plain_range([first, last]: [u32; 2], before_mark: &[u8], after_mark: &[u8], bytes: u64) -> u32 {
-    let q_end = raw(last, after_mark);
-    let back = poly::BACK_POWERS[before_mark.len() % 64];
-    let q_start = poly::multiply(first ^ raw(0, before_mark), back);
-    !(q_end ^ poly::shift(!q_start, bytes))
+fn plain_range(
+    [first, last]: [u32; 2],
+    before_mark: &[u8],
+    after_mark: &[u8],
+    shift: Shift,
+) -> u32 {
+    let start = first ^ raw(!0, before_mark);
+    !raw(last ^ poly::multiply(start, shift.plain), after_mark)
 }
 
 /// Appends the register after each of the blocks; starts from the last one in the list.

@@ -57,20 +57,6 @@ pub(crate) const fn x_to_the_minus(n: u32) -> u32 {
     power
 }
 
-/// `BACK_POWERS[d]`: x^(-8 d), times `scale`.
-pub(crate) const fn back_powers(scale: u32) -> [u32; 64] {
-    let mut t = [scale; 64];
-    let step = x_to_the_minus(8);
-    let mut d = 1;
-    while d < 64 {
-        t[d] = multiply(t[d - 1], step);
-        d += 1;
-    }
-    t
-}
-
-pub(crate) static BACK_POWERS: [u32; 64] = back_powers(ONE);
-
 /// `BYTE_POWERS[k][b]`: x^(8 b 256^k), so that a shift by any number of bytes is a product of one
 /// entry per byte of that number.
 pub(crate) static BYTE_POWERS: [[u32; 256]; 8] = byte_powers(ONE);

@@ -1,18 +1,20 @@
 //! CRC32C of any range of a stream in constant time, each byte hashed once.
 //!
 //! The register is linear: with Q(i) the register, from zero, after the stream's bytes up to i,
-//! that of the bytes a..b is Q(b) + Q(a) x^(8(b-a)). Q is kept every 64 bytes; between two marks it
-//! is found by hashing the few bytes from the mark on (for b) or up to the mark (for a, so that no
-//! byte before a is needed), which costs less than keeping Q everywhere.
+//! that of the bytes a..b is Q(b) + Q(a) x^(8(b-a)). Q is kept every 64 bytes; the few bytes between
+//! a range's ends and the marks inside it are hashed, which costs less than keeping Q everywhere
+//! and needs no byte from before the range.
 
 use std::ops::Range;
 
-use crate::{crc32c, marks};
+use crate::{Shift, crc32c, marks, range};
 
 /// Distance of the marks in bytes. The marks are a sixteenth of the bytes they cover.
 const MARK_BYTES: usize = 64;
 /// Below this a range is hashed as it is; it is then sure to hold a mark and what follows it.
 const SHORT_BYTES: usize = 4 * MARK_BYTES;
+/// Shifts remembered; a power of two.
+const SHIFTS: usize = 8;
 /// Marks are set so far ahead when the bytes are there: one by one they would cost thrice.
 const AHEAD_BYTES: usize = 4096;
 
@@ -26,16 +28,15 @@ pub struct Ranges {
     first: u64,
     /// Q at `first + 64 k`.
     marks: Vec<u32>,
+    /// Shifts used before, by the number of marks, which is never 0.
+    shifts: [(usize, Shift); SHIFTS],
 }
 
 impl Ranges {
     /// No marks yet.
     #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            first: 0,
-            marks: Vec::new(),
-        }
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Forgets the stream.
@@ -49,11 +50,11 @@ impl Ranges {
         4 * self.marks.len()
     }
 
-    /// CRC32C of `bytes[range]`. `bytes` is the part of the stream that starts at byte `bytes_at`;
-    /// None if it does not hold the whole range.
-    pub fn crc32c(&mut self, bytes: &[u8], bytes_at: u64, range: Range<usize>) -> Option<u32> {
-        let start = range.start;
-        let whole = bytes.get(range)?;
+    /// CRC32C of `bytes[part]`. `bytes` is the part of the stream that starts at byte `bytes_at`;
+    /// None if it does not hold the whole part.
+    pub fn crc32c(&mut self, bytes: &[u8], bytes_at: u64, part: Range<usize>) -> Option<u32> {
+        let start = part.start;
+        let whole = bytes.get(part)?;
         if whole.len() < SHORT_BYTES {
             return Some(crc32c(whole));
         }
@@ -77,12 +78,22 @@ impl Ranges {
         let before_mark = whole.get(..first_mark * MARK_BYTES - place)?;
         let after_mark = whole.get(last_mark * MARK_BYTES - place..)?;
         let marks = [*self.marks.get(first_mark)?, *self.marks.get(last_mark)?];
-        Some(crate::range(
+        Some(range(
             marks,
             before_mark,
             after_mark,
-            whole.len() as u64,
+            self.shift(last_mark - first_mark),
         ))
+    }
+
+    /// The shift by so many marks; ranges of one length come in series, with one mark more or less.
+    #[inline]
+    fn shift(&mut self, distance: usize) -> Shift {
+        let known = &mut self.shifts[distance % SHIFTS];
+        if known.0 != distance {
+            *known = (distance, Shift::by((MARK_BYTES * distance) as u64));
+        }
+        known.1
     }
 
     /// Bytes from the first mark to the last; 0 without any.

@@ -16,7 +16,8 @@ use std::arch::x86_64::{
 };
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::poly::{back_powers, byte_powers, multiply, x_to_the, x_to_the_minus};
+use crate::Shift;
+use crate::poly::{byte_powers, multiply, x_to_the, x_to_the_minus};
 
 pub(crate) const NONE: u8 = 1;
 pub(crate) const SSE42: u8 = 2;
@@ -123,19 +124,17 @@ pub(crate) fn range(
     marks: [u32; 2],
     before_mark: &[u8],
     after_mark: &[u8],
-    bytes: u64,
+    shift: Shift,
 ) -> u32 {
     debug_assert!(level != NONE);
     // SAFETY: any level but NONE has SSE4.2 and PCLMULQDQ.
-    unsafe { range_of(marks, before_mark, after_mark, bytes) }
+    unsafe { range_of(marks, before_mark, after_mark, shift.factor) }
 }
 
 #[target_feature(enable = "sse4.2,pclmulqdq")]
-fn range_of([first, last]: [u32; 2], before_mark: &[u8], after_mark: &[u8], bytes: u64) -> u32 {
-    static BACK: [u32; 64] = back_powers(X_MINUS_33);
-    let q_end = short(last, after_mark);
-    let q_start = times(first ^ short(0, before_mark), BACK[before_mark.len() % 64]);
-    !(q_end ^ shift_by_products(!q_start, bytes))
+fn range_of([first, last]: [u32; 2], before_mark: &[u8], after_mark: &[u8], factor: u32) -> u32 {
+    let start = first ^ short(!0, before_mark);
+    !short(last ^ times(start, factor), after_mark)
 }
 
 /// As [`crate::marks`]; of `level` the same is asked as for [`raw`].
@@ -176,7 +175,7 @@ pub(crate) const fn factor(a: u32) -> u32 {
     multiply(a, X_MINUS_33)
 }
 
-const X_MINUS_33: u32 = x_to_the_minus(33);
+pub(crate) const X_MINUS_33: u32 = x_to_the_minus(33);
 
 /// `register` times what `factor` was made of.
 #[target_feature(enable = "sse4.2,pclmulqdq")]
