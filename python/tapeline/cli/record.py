@@ -135,7 +135,12 @@ def _run(recorder: Recorder, *, as_json: bool) -> Outcome:
             failure = failure or str(error)
     summary = recorder.summary()
     if as_json:
-        streams = {name: {"ledger": s["ledger"], "files": s["files"]} for name, s in summary["streams"].items()}
+        # absolute, so that the reader needs to know neither --out nor our working directory
+        out = recorder.out.absolute()
+        streams = {
+            name: {"ledger": stream["ledger"], "files": [str(out / file) for file in stream["files"]]}
+            for name, stream in summary["streams"].items()
+        }
         emit_json({"streams": streams})
     else:
         emit(_table(recorder))
