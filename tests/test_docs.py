@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import tapeline
-from tapeline import errors, ledger, wire
+from tapeline import bcsv, errors, ledger, wire
 from tapeline.cli.main import COMMANDS, EXIT_CODES
 from tapeline.config import RecorderConfig
 
@@ -69,6 +69,7 @@ def test_every_public_name_is_in_the_reference():
     names |= {name for name in tapeline.__all__ if inspect.isclass(getattr(tapeline, name))}
     missing = [name for name in sorted(names - {"tapeline.__version__"}) if name not in text]
     missing += [name for name in wire.__all__ if name not in text]
+    missing += [name for name in bcsv.__all__ if name not in page("reference/bcsv.md")]
     assert missing == []
 
 
@@ -121,14 +122,17 @@ def test_examples_run(path, tmp_path):
     assert done.stdout
 
 
-BLOCKS = [(p, i, code) for p in PAGES for i, code in enumerate(PYTHON.findall(p.read_text(encoding="utf-8")))]
+PROGRAMS = {p: "\n".join(PYTHON.findall(p.read_text(encoding="utf-8"))) for p in PAGES}
 
 
-@pytest.mark.parametrize(("path", "number", "code"), BLOCKS, ids=[f"{p.relative_to(ROOT)}-{i}" for p, i, _ in BLOCKS])
-def test_python_in_the_documentation_runs(path, number, code, tmp_path):
+@pytest.mark.parametrize(
+    "path", [p for p, program in PROGRAMS.items() if program], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_python_in_the_documentation_runs(path, tmp_path):
+    """All blocks of a page, one after the other, as its reader would type them."""
     # programs that read need a recording called run, which the tutorial has made by then
     (tmp_path / "in.dat").write_bytes(b"".join(wire.encode_frame(b"x" * 64, n, n * 1000) for n in range(100)))
     with tapeline.Recorder({"out": tmp_path / "run", "streams": {"ch0": f"file://{tmp_path}/in.dat"}}) as recorder:
         assert recorder.wait(timeout=30)
-    done = run(["-c", code], tmp_path)
-    assert done.returncode == 0, f"{path}, block {number}: {done.stderr}"
+    done = run(["-c", PROGRAMS[path]], tmp_path)
+    assert done.returncode == 0, done.stderr

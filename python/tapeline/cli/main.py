@@ -45,9 +45,12 @@ COMMANDS: dict[str, Entry] = {
     "cat": Entry("tapeline.cli.recording:cat", "Print the frames of a recording or .dat file."),
     "verify": Entry("tapeline.cli.recording:verify", "Check digests, CRCs, sequences and the ledger of a recording."),
     "repair": Entry("tapeline.cli.repair:repair", "Recover a recording after a crash."),
-    "replay": Entry("tapeline.cli.replay:replay", "Send a recording again."),
+    "replay": Entry("tapeline.cli.replay:replay", "Send the frames of a recording again, bit for bit."),
     "plot": Entry("tapeline.cli.recording:plot", "Draw rates, losses and completeness of a recording."),
-    "doctor": Entry("tapeline.cli.doctor:doctor", "Say what this machine allows: buffers, disk, checksums."),
+    "doctor": Entry(
+        "tapeline.cli.doctor:doctor",
+        "Say what this machine allows: socket buffers, offloads, disk, checksums, compression.",
+    ),
 }
 
 
