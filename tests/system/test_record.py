@@ -242,6 +242,34 @@ def test_what_udp_lost_and_tcp_brought_is_repaired(tmp_path):
     assert code == 0
 
 
+def test_a_multicast_group_is_joined_by_its_address(tmp_path):
+    stream = "ch0=udp://239.255.77.13:0?interface=127.0.0.1"
+    with Running("record", "--stream", stream, "--out", tmp_path / "run", "--count", 20, "--json") as run:
+        address = run.address("ch0", "udp")
+        assert address[0] == "239.255.77.13"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+            for data in frames(20):
+                sender.sendto(data, address)
+        code, out = run.finish()
+    assert (code, ledger_of(out).frames_stored) == (0, 20)
+
+
+def test_a_connection_that_ends_is_dialled_again(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"tcp+connect://127.0.0.1:{server.getsockname()[1]}?connect_backoff_seconds=0.01,0.05"
+        words = ("record", "--stream", f"ch0={url}", "--out", tmp_path / "run", "--count", 60, "--json")
+        with Running(*words) as run:
+            run.expect(r"^ch0: connecting to tcp\+connect://")
+            for first in (0, 30):
+                connection, _peer = server.accept()
+                with connection:
+                    connection.sendall(b"".join(frames(30, first=first)))
+            code, out = run.finish()
+    assert (code, ledger_of(out).frames_stored, ledger_of(out).frames_lost) == (0, 60, 0)
+    assert recorded(tmp_path / "run") == b"".join(frames(60))
+
+
 def test_file_environment_and_options_make_one_configuration(tmp_path):
     (tmp_path / "c.toml").write_text('[streams.ch0]\nurl = "tcp://127.0.0.1:0"\nrotate_bytes = "1MiB"\n')
     env = {"TAPELINE_OUT": str(tmp_path / "run"), "TAPELINE_STREAMS__CH0__SYNC": "batch"}
