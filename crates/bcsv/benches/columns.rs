@@ -263,15 +263,19 @@ fn main() {
                 writer.write_batch(&view(&columns, 0, rows)).unwrap();
                 writer.finish(false).unwrap();
                 best_write = best_write.min(start.elapsed().as_secs_f64());
-                let start = Instant::now();
-                let reader = Reader::open(&path, ReadOptions::default()).unwrap();
-                let batches = reader
-                    .read(&Selection {
-                        threads,
-                        ..Selection::default()
-                    })
-                    .unwrap();
-                best_read = best_read.min(start.elapsed().as_secs_f64());
+                let mut batches = Vec::new();
+                for _ in 0..number("reads=").unwrap_or(1) {
+                    drop(std::mem::take(&mut batches));
+                    let start = Instant::now();
+                    let reader = Reader::open(&path, ReadOptions::default()).unwrap();
+                    batches = reader
+                        .read(&Selection {
+                            threads,
+                            ..Selection::default()
+                        })
+                        .unwrap();
+                    best_read = best_read.min(start.elapsed().as_secs_f64());
+                }
                 if round == 0 {
                     let mut at = 0;
                     for batch in &batches {

@@ -78,6 +78,20 @@ impl StringColumn {
             .push(i32::try_from(self.bytes.len()).unwrap_or(i32::MAX));
     }
 
+    /// [`StringColumn::push`] of a part of `source`: a short one is copied as sixteen bytes and cut, without a call.
+    #[inline]
+    pub(crate) fn push_from(&mut self, source: &[u8], at: usize, bytes: usize) {
+        match source.get(at..).and_then(|rest| rest.first_chunk::<16>()) {
+            Some(sixteen) if bytes <= 16 => {
+                let end = self.bytes.len() + bytes;
+                self.bytes.extend_from_slice(sixteen);
+                self.bytes.truncate(end);
+                self.offsets.push(i32::try_from(end).unwrap_or(i32::MAX));
+            }
+            _ => self.push(source.get(at..at + bytes).unwrap_or_default()),
+        }
+    }
+
     /// Whether each string is UTF-8.
     #[must_use]
     pub fn is_utf8(&self) -> bool {

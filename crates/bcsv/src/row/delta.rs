@@ -8,7 +8,7 @@
 //! of one type. Traps: a hold clears the gradient; a prediction leaves it alone; code 1 may be written from the
 //! third row of a packet only; NaN is copied as bits and never predicted.
 
-use super::bits::{BitWriter, field, load, store};
+use super::bits::{BitWriter, field};
 use super::{Row, RowStrings, Span, bad};
 use crate::error::Result;
 use crate::schema::{ColumnType, Layout};
@@ -186,7 +186,7 @@ impl Encoder {
             image: vec![0; layout.image_bytes],
             gradients: vec![0; layout.image_bytes],
             strings: vec![Vec::new(); layout.strings],
-            scratch: vec![0; header_bytes + 8 + layout.image_bytes + 8],
+            scratch: vec![0; header_bytes + 8 + layout.image_bytes + WINDOW],
             header_bytes,
         }
     }
@@ -261,7 +261,12 @@ impl Encoder {
     }
 }
 
-/// Code one group; returns the end of its differences in `data`.
+/// Columns coded together: their codes fill at most 32 bits.
+const BLOCK: usize = 8;
+/// Bytes in front of which eight differences begin, and the eight bytes of the last one.
+const WINDOW: usize = 72;
+
+/// Code one group; returns the end of its differences in `data`, which has [`WINDOW`] bytes of slack.
 #[inline]
 fn encode_group<L: Lane>(
     new: &[u8],
@@ -272,33 +277,55 @@ fn encode_group<L: Lane>(
     data: &mut [u8],
     mut at: usize,
 ) -> usize {
-    let old = old.chunks_exact_mut(L::BYTES);
-    let gradients = gradients.chunks_exact_mut(L::BYTES);
-    for ((new, old), gradient) in new.chunks_exact(L::BYTES).zip(old).zip(gradients) {
-        let value = L::read(new);
-        let before = L::read(old);
-        let difference = value.difference(before);
-        let significant = (71 - difference.leading_zeros() as usize) / 8;
-        let prediction = before.plus(L::read(gradient));
-        let hit = predict && significant != 0 && prediction == value && prediction.predictable();
-        // Stored whatever the code: the next column overwrites what was not needed.
-        store(data, at, difference);
-        let code = if hit {
-            1
-        } else {
-            significant + usize::from(significant != 0)
-        };
-        at += if hit { 0 } else { significant };
-        bits.push(code as u64, L::CODE_BITS);
-        let slope = if significant == 0 {
-            L::default()
-        } else {
-            value.minus(before)
-        };
-        if !hit {
-            slope.write(gradient);
+    let old = old.chunks_mut(BLOCK * L::BYTES);
+    let gradients = gradients.chunks_mut(BLOCK * L::BYTES);
+    for ((new, old), gradients) in new.chunks(BLOCK * L::BYTES).zip(old).zip(gradients) {
+        #[allow(clippy::cast_possible_truncation)] // at most eight columns
+        let width = (new.len() / L::BYTES) as u32 * L::CODE_BITS;
+        if new == old {
+            gradients.fill(0);
+            bits.push(0, width);
+            continue;
         }
-        value.write(old);
+        let mut codes = 0_u64;
+        let mut shift = 0;
+        // Offsets in the window stay below 64: masking them tells the compiler.
+        let mut none = [0; WINDOW];
+        let window = data
+            .get_mut(at..)
+            .and_then(|rest| rest.first_chunk_mut())
+            .unwrap_or(&mut none);
+        let mut used = 0;
+        let columns = new
+            .chunks_exact(L::BYTES)
+            .zip(old.chunks_exact_mut(L::BYTES));
+        for ((new, old), gradient) in columns.zip(gradients.chunks_exact_mut(L::BYTES)) {
+            let value = L::read(new);
+            let before = L::read(old);
+            let slope = L::read(gradient);
+            let difference = value.difference(before);
+            let significant = (71 - (difference | 1).leading_zeros() as usize) / 8;
+            let prediction = before.plus(slope);
+            let hold = difference == 0;
+            let hit = predict && !hold && prediction == value && prediction.predictable();
+            // Stored whatever the code: the next column overwrites what was not needed.
+            if let Some(to) = window.get_mut(used & 63..(used & 63) + 8) {
+                to.copy_from_slice(&difference.to_le_bytes());
+            }
+            let code = if hit { 1 } else { significant + 1 };
+            codes |= (if hold { 0 } else { code } as u64) << shift;
+            shift += L::CODE_BITS;
+            used += if hit || hold { 0 } else { significant };
+            let next = if hold {
+                L::default()
+            } else {
+                value.minus(before)
+            };
+            (if hit { slope } else { next }).write(gradient);
+            value.write(old);
+        }
+        at += used;
+        bits.push(codes, width);
     }
     at
 }
@@ -330,7 +357,7 @@ pub(super) fn decode(
     if row.start + at > row.end {
         return Err(bad("a difference reaches beyond the row"));
     }
-    row.strings(at, strings, |i| field(plain, bit + i, 1) != 0, first)
+    row.strings(at, strings, |i, count| field(plain, bit + i, count), first)
 }
 
 /// Decode one group; returns the end of its differences, or `None` for an impossible code.
@@ -342,14 +369,37 @@ fn decode_group<L: Lane>(
     old: &mut [u8],
     gradients: &mut [u8],
 ) -> Option<usize> {
-    // Eight codes of at most 4 bits are read at once.
     let mut impossible = false;
     for (old, gradients) in old
-        .chunks_mut(8 * L::BYTES)
-        .zip(gradients.chunks_mut(8 * L::BYTES))
+        .chunks_mut(BLOCK * L::BYTES)
+        .zip(gradients.chunks_mut(BLOCK * L::BYTES))
     {
-        let mut codes = load(plain, bit / 8) >> (bit % 8);
-        bit += 8 * L::CODE_BITS as usize;
+        // Eight codes of at most 4 bits are read at once.
+        let all = BLOCK as u32 * L::CODE_BITS;
+        let mut codes = field(plain, bit, all);
+        let columns = old.len() / L::BYTES;
+        if columns < BLOCK {
+            codes &= (1 << (columns * L::CODE_BITS as usize)) - 1;
+        }
+        bit += all as usize;
+        if codes == 0 {
+            gradients.fill(0);
+            continue;
+        }
+        // Offsets in the window stay below 64: masking them tells the compiler.
+        let mut tail = [0; WINDOW];
+        let window = match plain
+            .get(at..)
+            .and_then(|rest| rest.first_chunk::<WINDOW>())
+        {
+            Some(window) => window,
+            None => {
+                let rest = plain.get(at..).unwrap_or_default();
+                tail.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+                &tail
+            }
+        };
+        let mut used = 0;
         for (old, gradient) in old
             .chunks_exact_mut(L::BYTES)
             .zip(gradients.chunks_exact_mut(L::BYTES))
@@ -358,25 +408,29 @@ fn decode_group<L: Lane>(
             codes >>= L::CODE_BITS;
             impossible |= code > L::BYTES + 1;
             let bytes = code.saturating_sub(1);
-            let difference = load(plain, at) & MASKS[bytes & 15];
-            at += bytes;
+            let stored = window
+                .get(used & 63..(used & 63) + 8)
+                .and_then(|eight| eight.first_chunk());
+            let difference =
+                stored.map_or(0, |eight| u64::from_le_bytes(*eight)) & MASKS[bytes & 15];
+            used += bytes;
             let before = L::read(old);
             let slope = L::read(gradient);
+            let applied = before.apply(difference);
             let value = if code == 1 {
                 before.plus(slope)
             } else {
-                before.apply(difference)
+                applied
             };
             let next = if code == 0 {
                 L::default()
             } else {
                 value.minus(before)
             };
-            if code != 1 {
-                next.write(gradient);
-            }
+            (if code == 1 { slope } else { next }).write(gradient);
             value.write(old);
         }
+        at += used;
     }
     (!impossible).then_some(at)
 }

@@ -15,6 +15,7 @@ mod zoh;
 
 use std::sync::Arc;
 
+use crate::batch::StringColumn;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::RowCodec;
 use crate::schema::Layout;
@@ -146,6 +147,17 @@ impl Span {
         };
         let at = self.at as usize;
         source.get(at..at + self.bytes()).unwrap_or_default()
+    }
+
+    /// Append the bytes to a column.
+    #[inline]
+    pub(crate) fn append(self, plain: &[u8], carried: &[u8], text: &mut StringColumn) {
+        let source = if self.len & CARRIED == 0 {
+            plain
+        } else {
+            carried
+        };
+        text.push_from(source, self.at as usize, self.bytes());
     }
 
     /// The length.
@@ -306,25 +318,31 @@ impl Row<'_> {
     }
 
     /// Read strings (u16 length, bytes) from `at` on, for the flagged columns, and demand that the row ends there.
+    /// `flags` gives as many flags as asked for, from a column on.
+    #[inline]
     fn strings(
         &self,
         mut at: usize,
         strings: &mut [Span],
-        changed: impl Fn(usize) -> bool,
+        flags: impl Fn(usize, u32) -> u64,
         first: bool,
     ) -> Result<()> {
-        for (i, span) in strings.iter_mut().enumerate() {
-            if !changed(i) {
-                if first {
-                    return Err(bad("the first row of a packet lacks a string"));
-                }
-                continue;
+        for (block, spans) in strings.chunks_mut(32).enumerate() {
+            #[allow(clippy::cast_possible_truncation)] // at most 32
+            let mut changed = flags(32 * block, spans.len() as u32);
+            if first && changed.count_ones() as usize != spans.len() {
+                return Err(bad("the first row of a packet lacks a string"));
             }
-            let len = (self.load(at) & 0xFFFF) as usize;
-            *span = Span::new(self.start + at + 2, len);
-            at += 2 + len;
-            if self.start + at > self.end {
-                return Err(bad("a string reaches beyond the row"));
+            while changed != 0 {
+                let len = (self.load(at) & 0xFFFF) as usize;
+                if let Some(span) = spans.get_mut(changed.trailing_zeros() as usize) {
+                    *span = Span::new(self.start + at + 2, len);
+                }
+                at += 2 + len;
+                if self.start + at > self.end {
+                    return Err(bad("a string reaches beyond the row"));
+                }
+                changed &= changed - 1;
             }
         }
         if self.start + at != self.end {
@@ -332,6 +350,12 @@ impl Row<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether two strings are equal; short ones without a call.
+#[inline]
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a == b
 }
 
 #[cold]

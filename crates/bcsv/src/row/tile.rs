@@ -181,7 +181,7 @@ impl Gather {
                         .spans
                         .chunks_exact(layout.strings.max(1))
                         .filter_map(|row| row.get(*i));
-                    strings.for_each(|span| text.push(span.of(plain, decoder.carried())));
+                    strings.for_each(|span| span.append(plain, decoder.carried(), text));
                 }
             }
             self.rows += done;
@@ -300,7 +300,7 @@ impl Gather {
                     .chunks_exact(layout.strings)
                     .take(rows)
                     .filter_map(|row| row.get(*i));
-                strings.for_each(|span| text.push(span.of(plain, &[])));
+                strings.for_each(|span| span.append(plain, &[], text));
             }
         }
     }

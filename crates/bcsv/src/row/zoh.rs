@@ -179,7 +179,7 @@ pub(super) fn decode(
     row.strings(
         at - row.start,
         strings,
-        |i| field(header, bit + i, 1) != 0,
+        |i, count| field(header, bit + i, count),
         first,
     )
 }
