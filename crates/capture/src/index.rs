@@ -5,7 +5,10 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use tapeline_bcsv::{ColumnType, FileCodec, RowCodec, RowWriter, Schema, Value, WriteOptions};
+use tapeline_bcsv::{
+    ColumnType, FileCodec, ReadAt, ReadOptions, Reader, RowCodec, RowWriter, Schema, Value,
+    WriteOptions,
+};
 use tapeline_wire::assemble::IndexRow;
 
 use crate::digest::Digest;
@@ -95,5 +98,25 @@ impl Write for Hashing {
     }
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+/// Rows of an index file; None when it is not one, or not a whole one.
+pub(crate) fn rows(file: Arc<dyn DiskFile>) -> Option<u64> {
+    let reader = Reader::from_source(Arc::new(Source(file)), ReadOptions::default()).ok()?;
+    (reader.complete().ok()? == Some(true))
+        .then(|| reader.num_rows().ok())
+        .flatten()
+}
+
+/// A file of the recorder's disk, for the reader.
+struct Source(Arc<dyn DiskFile>);
+
+impl ReadAt for Source {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read_at(offset, buffer)
+    }
+    fn size(&self) -> io::Result<u64> {
+        self.0.len()
     }
 }

@@ -3,7 +3,7 @@
 //! It stands between the write threads and everything slow, so that a rotation or an fsync never holds up a
 //! stream until the bounded queue of jobs is full.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
@@ -59,6 +59,9 @@ pub(crate) struct Keeper {
     pub(crate) failure: Arc<Failure>,
     pub(crate) stop: Stop,
     open: BTreeMap<String, OpenFile>,
+    /// Outputs whose open file failed to sync: what of it is on the disk is unknown, and a later sync that succeeds
+    /// would not tell. It keeps its `.part`.
+    unsure: BTreeSet<String>,
     closed_at: BTreeMap<(String, String), Instant>,
     last_sync: Instant,
     clock_offset: i128,
@@ -89,6 +92,7 @@ impl Keeper {
             failure,
             stop,
             open: BTreeMap::new(),
+            unsure: BTreeSet::new(),
             closed_at: BTreeMap::new(),
             last_sync: Instant::now(),
             clock_offset: clock_offset(),
@@ -121,6 +125,9 @@ impl Keeper {
 
     fn close(&mut self, output: &str, segment: Segment) -> Result<()> {
         self.open.remove(output);
+        if self.unsure.remove(output) {
+            return Ok(());
+        }
         let entry = segment.close().map_err(|e| e.of_stream(output))?;
         self.closed_at
             .insert((output.to_owned(), entry.name.clone()), Instant::now());
@@ -138,12 +145,19 @@ impl Keeper {
             .interval
             .is_some_and(|every| self.last_sync.elapsed() >= every)
         {
-            for open in self.open.values() {
-                open.file
-                    .sync_data()
-                    .map_err(|e| Error::io("syncing", &open.path, e).of_stream(&open.output))?;
-            }
             self.last_sync = Instant::now();
+            let mut failed = None;
+            self.open.retain(|output, open| {
+                let Err(e) = open.file.sync_data() else {
+                    return true;
+                };
+                self.unsure.insert(output.clone());
+                failed.get_or_insert(Error::io("syncing", &open.path, e).of_stream(output));
+                false
+            });
+            if let Some(e) = failed {
+                return Err(e);
+            }
         }
         self.watch_clock();
         if self.config.keep_seconds.is_some() {

@@ -19,11 +19,15 @@ mod index;
 mod keeper;
 pub mod manifest;
 mod metrics;
+#[cfg(test)]
+mod model_tests;
 mod output;
 mod receive;
 mod recorder;
 mod recover;
 pub mod replay;
+#[cfg(test)]
+mod simdisk;
 pub mod simulate;
 mod sink;
 mod source;

@@ -199,9 +199,6 @@ impl Output {
             }
             segment.append(&slices, self.pending_bytes)?;
             drop(slices);
-            if settings.sync == Sync::Batch {
-                segment.sync()?;
-            }
             self.counters.bytes_stored += self.pending_bytes;
             self.counters.frames_stored += self.sizes.len() as u64;
             self.counters.writes += 1;
@@ -222,6 +219,10 @@ impl Output {
             }
             self.sizes.clear();
             self.pending_bytes = 0;
+            // After counting: if it fails, the frames are in the file all the same.
+            if settings.sync == Sync::Batch {
+                segment.sync()?;
+            }
         }
         if let Some(segment) = self.segment.as_mut() {
             for row in self.rows.drain(..) {

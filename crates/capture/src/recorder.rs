@@ -66,7 +66,12 @@ impl Recorder {
             )),
             _ => Error::io("locking the recording", &config.out, e),
         })?;
-        let root = Arc::new(root);
+        Self::start_in(Arc::new(root), config)
+    }
+
+    /// As `start`, in a directory that is claimed already: it is let go when everything is written.
+    pub(crate) fn start_in(root: Arc<dyn Dir>, config: RecorderConfig) -> Result<Self> {
+        config.check()?;
         let mut sources = Vec::new();
         for stream in &config.streams {
             let opened: Result<Vec<Source>> = stream
@@ -76,7 +81,7 @@ impl Recorder {
                 .collect();
             sources.push(opened?);
         }
-        let dir: Arc<dyn Dir> = Arc::clone(&root) as Arc<dyn Dir>;
+        let dir = Arc::clone(&root);
         let (manifest, pasts, report) = open_recording(&dir, &config)?;
         let manifest = Arc::new(Mutex::new(manifest));
         let stop = Stop::default();
@@ -411,19 +416,36 @@ fn recover_all(
         .list_dirs()
         .map_err(|e| Error::io("listing", root.path(), e))?
     {
-        if check_stream_name(&name).is_ok() && !manifest.streams.contains_key(&name) {
+        if check_stream_name(&name).is_ok() {
             adopt(root, manifest, &name)?;
         }
     }
     let mut notes = Vec::new();
+    // Frames and bytes of streams that share a directory, for the ledger of the whole.
+    let mut parts: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for (name, entry) in &mut manifest.streams {
         let directory = entry.directory.clone().unwrap_or_else(|| name.clone());
         let Ok(dir) = root.subdir(&directory, false) else {
-            report
-                .problems
-                .push(format!("the directory of stream {name} is missing"));
+            // One that was never made durable, before anything was in it, is no loss.
+            if !entry.segments.is_empty() {
+                report
+                    .problems
+                    .push(format!("the directory of stream {name} is missing"));
+            }
             continue;
         };
+        // An eviction that a crash cut short: the manifest says that they are gone.
+        for gone in &entry.evicted {
+            let index = gone.name.replace(".dat", ".idx.bcsv");
+            for file in [&gone.name, &index] {
+                match dir.remove(file) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::io("removing", &dir.path().join(file), e));
+                    }
+                    _ => {}
+                }
+            }
+        }
         let rule = rule_of(&entry.assembly);
         let found = recover_stream(
             &dir,
@@ -455,19 +477,47 @@ fn recover_all(
                 ),
             ));
         }
+        // Numbers are never used again, not even those of segments that are gone.
+        let next_number = entry
+            .segments
+            .iter()
+            .map(|s| s.number)
+            .chain(
+                entry
+                    .evicted
+                    .iter()
+                    .filter_map(|e| crate::recover::number_of(&e.name, name)),
+            )
+            .map(|n| n + 1)
+            .fold(found.next_number, u64::max);
         entry.segments = found.segments;
         entry.recovered.extend(found.recovered);
         if entry.ledger.is_null() {
             entry.ledger = ledger_json(&tapeline_wire::ledger::Ledger::default());
         }
-        reconcile(&mut entry.ledger, frames, bytes);
+        if entry.directory.is_some() {
+            let whole = parts.entry(directory).or_default();
+            *whole = (whole.0 + frames, whole.1 + bytes);
+            reconcile(&mut entry.ledger, frames, bytes);
+        } else {
+            let whole = parts.entry(name.clone()).or_default();
+            *whole = (whole.0 + frames, whole.1 + bytes);
+        }
         pasts.insert(
             name.clone(),
             Past {
-                ledger: entry.ledger.clone(),
-                next_number: found.next_number,
+                ledger: Value::Null,
+                next_number,
             },
         );
+    }
+    for (name, past) in &mut pasts {
+        if let Some(entry) = manifest.streams.get_mut(name) {
+            if let (None, Some((frames, bytes))) = (&entry.directory, parts.get(name)) {
+                reconcile(&mut entry.ledger, *frames, *bytes);
+            }
+            past.ledger = entry.ledger.clone();
+        }
     }
     for (name, text) in notes {
         manifest.event(now, "recovered", Some(&name), text);
@@ -478,34 +528,75 @@ fn recover_all(
     Ok((pasts, report))
 }
 
-/// A directory that no manifest lists but that holds segments becomes a stream of the default layout.
-fn adopt(root: &Arc<dyn Dir>, manifest: &mut Manifest, name: &str) -> Result<()> {
+/// Segments of streams that no manifest lists: a directory becomes a stream of the default layout, and
+/// `{directory}.{stream id}` in it a part of that stream.
+fn adopt(root: &Arc<dyn Dir>, manifest: &mut Manifest, directory: &str) -> Result<()> {
     let dir = root
-        .subdir(name, false)
+        .subdir(directory, false)
         .map_err(|e| Error::io("opening", root.path(), e))?;
     let files = dir
         .list()
         .map_err(|e| Error::io("listing", dir.path(), e))?;
-    if files.iter().any(|(f, _)| {
-        f.starts_with(&format!("{name}_")) && (f.ends_with(".dat") || f.ends_with(".dat.part"))
-    }) {
-        manifest.streams.insert(
-            name.to_owned(),
-            StreamEntry {
-                wire: "frame".into(),
-                directory: None,
-                layout: crate::config::LayoutConfig::default(),
-                assembly: "none".into(),
-                sources: Vec::new(),
+    for (file, _) in &files {
+        // An index that a crash left without its data belongs to nothing.
+        if let Some(stem) = file.strip_suffix(".idx.bcsv.part")
+            && !files
+                .iter()
+                .any(|(f, _)| f.strip_prefix(stem).is_some_and(|s| s.starts_with(".dat")))
+        {
+            dir.remove(file)
+                .map_err(|e| Error::io("removing", &dir.path().join(file), e))?;
+            continue;
+        }
+        let name = match file.strip_prefix(directory).and_then(|rest| {
+            rest.strip_suffix(".dat")
+                .or_else(|| rest.strip_suffix(".dat.part"))
+        }) {
+            Some(rest) if rest.starts_with('_') => directory.to_owned(),
+            Some(rest) => match rest
+                .strip_prefix('.')
+                .and_then(|rest| rest.split_once('_'))
+                .and_then(|(id, _)| id.parse::<u16>().ok())
+            {
+                Some(id) => format!("{directory}.{id}"),
+                None => continue,
+            },
+            None => continue,
+        };
+        if manifest.streams.contains_key(&name) {
+            continue;
+        }
+        let mut entry = manifest
+            .streams
+            .get(directory)
+            .map_or_else(unknown_stream, |whole| StreamEntry {
                 segments: Vec::new(),
                 evicted: Vec::new(),
                 recovered: Vec::new(),
                 ledger: Value::Null,
-                extra: Map::new(),
-            },
-        );
+                ..whole.clone()
+            });
+        if name != directory {
+            entry.directory = Some(directory.to_owned());
+        }
+        manifest.streams.insert(name, entry);
     }
     Ok(())
+}
+
+fn unknown_stream() -> StreamEntry {
+    StreamEntry {
+        wire: "frame".into(),
+        directory: None,
+        layout: crate::config::LayoutConfig::default(),
+        assembly: "none".into(),
+        sources: Vec::new(),
+        segments: Vec::new(),
+        evicted: Vec::new(),
+        recovered: Vec::new(),
+        ledger: Value::Null,
+        extra: Map::new(),
+    }
 }
 
 /// Recover a recording that no recorder is writing, without starting one.
@@ -521,10 +612,15 @@ pub fn recover_directory(path: &Path) -> Result<Report> {
         }
         _ => Error::io("locking the recording", path, e),
     })?;
-    let root: Arc<dyn Dir> = Arc::new(root);
+    recover_in(&(Arc::new(root) as Arc<dyn Dir>))
+}
+
+/// As `recover_directory`, in a directory that is claimed already.
+pub(crate) fn recover_in(root: &Arc<dyn Dir>) -> Result<Report> {
+    let path = root.path();
     let now = clock::realtime_ns();
     let at = |e| Error::io("reading the manifest", &path.join(crate::manifest::NAME), e);
-    let mut manifest = match Manifest::load(&*root).map_err(at)? {
+    let mut manifest = match Manifest::load(&**root).map_err(at)? {
         Loaded::Manifest(m) => *m,
         Loaded::Missing => begin(now),
         Loaded::Unreadable(why) => {
@@ -534,7 +630,7 @@ pub fn recover_directory(path: &Path) -> Result<Report> {
             )));
         }
     };
-    let (_, report) = recover_all(&root, &mut manifest, now)?;
+    let (_, report) = recover_all(root, &mut manifest, now)?;
     if manifest.streams.is_empty() {
         return Err(Error::state(format!(
             "{} is not a recording: no manifest and no segments",
@@ -544,7 +640,7 @@ pub fn recover_directory(path: &Path) -> Result<Report> {
     if !report.is_clean() || manifest.stopped.is_none() {
         manifest.stopped.get_or_insert_with(|| rfc3339(now));
         manifest
-            .store(&*root)
+            .store(&**root)
             .map_err(|e| Error::io("writing the manifest", path, e))?;
     }
     Ok(report)

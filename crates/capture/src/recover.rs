@@ -133,14 +133,15 @@ pub(crate) fn recover_stream(
         } else {
             report.indexes.push(index_name.clone());
             let account = write_index(dir, stem, file, &frame_layout, assembly, scan.whole)?;
-            publish(dir, &index_name)?;
+            publish(dir, &index_name, false)?;
             (account, index_entry(dir, &index_name)?)
         };
         if !recovered.iter().any(|r| r.name == *file) {
             report.listed.push(file.clone());
         }
+        // An index that was written live may part runs elsewhere than a rebuilt one.
         let index = IndexEntry {
-            rows: account.rows,
+            rows: rows_of(dir, &index_name).unwrap_or(account.rows),
             ..index
         };
         segments.push(account.entry(number, file.clone(), *bytes, scan.file_digest, index));
@@ -159,7 +160,7 @@ pub(crate) fn recover_stream(
 }
 
 /// The number in `{name}_{number}_{time}`.
-fn number_of(stem: &str, name: &str) -> Option<u64> {
+pub(crate) fn number_of(stem: &str, name: &str) -> Option<u64> {
     let (number, _time) = stem
         .strip_prefix(name)?
         .strip_prefix('_')?
@@ -175,6 +176,11 @@ fn recover_part(
 ) -> Result<Option<RecoveredEntry>> {
     let part = format!("{stem}.dat{PART}");
     let path = dir.path().join(&part);
+    // What is read next must be what a power cut leaves: after one, a shorter prefix would be found, and the tail saved
+    // now would be taken for one that holds no more than the new one.
+    open(dir, &part)?
+        .sync_data()
+        .map_err(|e| Error::io("syncing", &path, e))?;
     let scan = Scan::of(dir, &part, layout)?;
     if scan.bytes == 0 {
         remove(dir, &part)?;
@@ -182,14 +188,21 @@ fn recover_part(
         return Ok(None);
     }
     let cut = scan.bytes - scan.whole;
-    let mut tail_name = None;
+    let name = format!("{stem}.dat.tail");
     if cut > 0 {
-        let name = format!("{stem}.dat.tail");
         // One from an earlier attempt holds no more than this one.
         remove(dir, &name)?;
         copy_tail(dir, &part, &name, scan.whole)?;
-        tail_name = Some(name);
     }
+    // An attempt that was interrupted may have cut the file already.
+    let tail = match dir.open(&name) {
+        Ok(file) => Some(
+            file.len()
+                .map_err(|e| Error::io("looking at", &dir.path().join(&name), e))?,
+        ),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(e) => return Err(Error::io("opening", &dir.path().join(&name), e)),
+    };
     if scan.frames > 0 {
         let file = open(dir, &part)?;
         if cut > 0 {
@@ -197,10 +210,11 @@ fn recover_part(
                 .map_err(|e| Error::io("cutting", &path, e))?;
         }
         write_index(dir, stem, &part, layout, assembly, scan.whole)?;
-        publish(dir, &format!("{stem}.idx.bcsv"))?;
         file.sync_data()
             .map_err(|e| Error::io("syncing", &path, e))?;
-        publish(dir, &format!("{stem}.dat"))?;
+        // A crash between these two names leaves an index that may be replaced: the `.dat` is not finished yet.
+        publish(dir, &format!("{stem}.idx.bcsv"), true)?;
+        publish(dir, &format!("{stem}.dat"), false)?;
     } else {
         remove(dir, &part)?;
         remove(dir, &format!("{stem}.idx.bcsv{PART}"))?;
@@ -210,16 +224,16 @@ fn recover_part(
     Ok(Some(RecoveredEntry {
         name: format!("{stem}.dat"),
         bytes_kept: scan.whole,
-        bytes_cut: cut,
-        tail: tail_name,
+        bytes_cut: tail.unwrap_or(0),
+        tail: tail.map(|_| name),
         frames: scan.frames,
     }))
 }
 
 /// Give a synced `.part` its final name.
-fn publish(dir: &Arc<dyn Dir>, name: &str) -> Result<()> {
+fn publish(dir: &Arc<dyn Dir>, name: &str, replace: bool) -> Result<()> {
     let from = format!("{name}{PART}");
-    dir.rename(&from, name, false)
+    dir.rename(&from, name, replace)
         .map_err(|e| Error::io("renaming", &dir.path().join(&from), e))?;
     dir.sync()
         .map_err(|e| Error::io("syncing the directory", dir.path(), e))
@@ -281,6 +295,11 @@ fn index_entry(dir: &Arc<dyn Dir>, name: &str) -> Result<IndexEntry> {
     })
 }
 
+/// Rows of an index file; None when it cannot be read.
+fn rows_of(dir: &Arc<dyn Dir>, name: &str) -> Option<u64> {
+    crate::index::rows(dir.open(name).ok()?)
+}
+
 fn write_index(
     dir: &Arc<dyn Dir>,
     stem: &str,
@@ -299,6 +318,12 @@ fn write_index(
     for row in rebuild(frames, rule) {
         index.row(&row, account.row_bytes).map_err(at)?;
         account.add(&row);
+    }
+    if account.row_bytes != whole {
+        return Err(at(format!(
+            "{dat} could be read up to byte {} of {whole} only",
+            account.row_bytes
+        )));
     }
     index.finish().map_err(at)?;
     Ok(account)

@@ -95,17 +95,20 @@ impl StreamShared {
                 source.received.snapshot(),
             )));
         }
-        let mut refused = (0, 0);
+        let (mut refused, mut repaired) = ((0, 0), 0);
         for stored in &outputs {
             sum.add(&stored_part(stored));
             refused = (
                 refused.0.max(stored.frames_refused),
                 refused.1.max(stored.bytes_refused),
             );
+            repaired = repaired.max(stored.frames_repaired);
             if !self.split {
                 break;
             }
         }
+        // The paths are compared for the stream as a whole: every output carries the same number.
+        sum.frames_repaired = repaired;
         // Frames of stream ids past the limit are refused as if they had been no frames.
         sum.frames_received = sum.frames_received.saturating_sub(refused.0);
         sum.bytes_discarded += refused.1;

@@ -1,0 +1,124 @@
+//! Retention, and a disk that fills up.
+
+use super::{
+    CASES, Input, check_second_law, check_whole, config, frames, manifest, number, record,
+};
+use crate::config::{OnLowDisk, RecorderConfig};
+use crate::recorder::Recorder;
+use crate::simdisk::SimDisk;
+use std::time::Duration;
+
+const STEADY: usize = 1;
+
+/// Record 60 KB with `change` in the configuration and so many bytes free.
+fn run(free: Option<u64>, change: impl FnOnce(&mut RecorderConfig)) -> (SimDisk, Recorder) {
+    let case = &CASES[STEADY];
+    let input = Input::new(&frames(case, 0));
+    let disk = SimDisk::new();
+    if let Some(free) = free {
+        disk.set_free(free);
+    }
+    let mut config = config(case, &input);
+    change(&mut config);
+    let recorder = Recorder::start_in(disk.root(), config).unwrap();
+    assert!(recorder.wait(Duration::from_secs(60)));
+    (disk, recorder)
+}
+
+#[test]
+fn only_the_newest_segments_are_kept_and_the_others_are_accounted_for() {
+    for by_bytes in [false, true] {
+        let (disk, recorder) = run(None, |c| {
+            if by_bytes {
+                c.keep_bytes = Some(25_000);
+            } else {
+                c.keep_segments = Some(1);
+            }
+        });
+        assert!(recorder.take_failure().is_none());
+        check_whole(&disk, "kept");
+        check_second_law(&disk, "kept");
+        let stream = &manifest(&disk).unwrap().streams["ch0"];
+        let reason = if by_bytes {
+            "keep_bytes"
+        } else {
+            "keep_segments"
+        };
+        assert_eq!(stream.segments.len(), 1);
+        assert_eq!(stream.evicted.len(), 2);
+        assert!(stream.evicted.iter().all(|e| e.reason == reason));
+        assert_eq!(stream.segments[0].number, 2);
+    }
+}
+
+#[test]
+fn numbers_go_on_after_everything_was_evicted() {
+    let case = &CASES[STEADY];
+    let (disk, _) = run(None, |c| c.keep_segments = Some(0));
+    let gone = manifest(&disk).unwrap().streams["ch0"].evicted.len() as u64;
+    assert!(gone > 0 && manifest(&disk).unwrap().streams["ch0"].segments.is_empty());
+    let (summary, failure) = record(&disk, case, &Input::new(&frames(case, 500))).unwrap();
+    assert_eq!(failure, None);
+    assert!(number(&summary["streams"]["ch0"]["ledger"], "frames_stored") > 0);
+    assert_eq!(
+        manifest(&disk).unwrap().streams["ch0"].segments[0].number,
+        gone
+    );
+    check_whole(&disk, "after the eviction of all");
+}
+
+#[test]
+fn at_the_floor_the_recorder_stops_and_says_so() {
+    let (disk, recorder) = run(Some(1 << 20), |c| c.min_free_bytes = Some(2 << 20));
+    let why = recorder.take_failure().unwrap().to_string();
+    assert!(why.contains("min_free_bytes"), "{why}");
+    let m = manifest(&disk).unwrap();
+    assert_eq!(
+        m.events.iter().filter(|e| e.kind == "low_disk").count(),
+        1,
+        "{:?}",
+        m.events
+    );
+    check_whole(&disk, "stopped at the floor");
+}
+
+#[test]
+fn at_the_floor_the_oldest_segments_make_room() {
+    // Room for the first segments only: with everything evicted there is enough.
+    let (disk, recorder) = run(Some(200_000), |c| {
+        c.min_free_bytes = Some(150_000);
+        c.on_low_disk = OnLowDisk::Evict;
+    });
+    assert!(recorder.take_failure().is_none());
+    check_whole(&disk, "evicted at the floor");
+    check_second_law(&disk, "evicted at the floor");
+    let stream = &manifest(&disk).unwrap().streams["ch0"];
+    assert!(
+        stream.evicted.iter().all(|e| e.reason == "min_free_bytes") && !stream.evicted.is_empty()
+    );
+}
+
+#[test]
+fn a_full_disk_ends_the_stream_and_the_files_are_whole_frames() {
+    let (disk, recorder) = run(Some(45_000), |c| c.min_free_bytes = Some(0));
+    let why = recorder.take_failure().unwrap().to_string();
+    assert!(why.contains("ch0"), "{why}");
+    let ledger = recorder.summary()["streams"]["ch0"]["ledger"].clone();
+    let files = disk.image().files();
+    let data = files.iter().filter(|(path, _)| super::is_data(path));
+    let (mut count, mut bytes) = (0, 0);
+    for (_, content) in data {
+        count += super::count_frames(content);
+        bytes += content.len() as u64;
+    }
+    assert!(count > 0);
+    assert_eq!(
+        (
+            number(&ledger, "frames_stored"),
+            number(&ledger, "bytes_stored")
+        ),
+        (count, bytes)
+    );
+    disk.set_free(1 << 30);
+    super::recover_and_check(&disk, &files, true, "after the disk was full");
+}
