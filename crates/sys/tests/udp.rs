@@ -69,7 +69,7 @@ fn a_batch_arrives_in_order_and_whole() {
             .unwrap()
             .is_empty()
     );
-    let sent: Vec<Vec<u8>> = (0..200)
+    let sent: Vec<Vec<u8>> = (0..100)
         .map(|number| datagram(number, 1 + number * 5))
         .collect();
     sender
