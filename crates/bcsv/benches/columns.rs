@@ -94,7 +94,10 @@ fn column(random: &mut Random, kind: T, like: Like, rows: usize) -> Column {
     }
 }
 
-fn profiles() -> Vec<(&'static str, usize, Vec<(usize, T, Like)>)> {
+/// Name, rows, and groups of columns: how many, which type, what they are like.
+type Profile = (&'static str, usize, Vec<(usize, T, Like)>);
+
+fn profiles() -> Vec<Profile> {
     use Like as L;
     let mixed = T::ALL.iter().map(|kind| (6, *kind, L::Unique)).collect();
     vec![

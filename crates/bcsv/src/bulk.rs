@@ -20,6 +20,10 @@ use crate::view::{BatchView, ColumnView, Scatter, ViewStrings};
 
 /// Uncompressed bytes that a job should have.
 const JOB_BYTES: usize = 1 << 20;
+/// And the bytes of its rows in memory at most.
+const JOB_FLAT_BYTES: usize = 8 << 20;
+/// Rows coded to find out how long they become.
+const TRIAL_ROWS: usize = 128;
 
 /// What the jobs of a batch share.
 pub(crate) struct Bulk<'a> {
@@ -48,22 +52,43 @@ struct Turn {
 }
 
 impl Bulk<'_> {
-    /// Rows of a job: by the size of flat rows, which no other codec exceeds by much.
-    fn job_rows(&self) -> usize {
+    /// Bytes of a flat row, which no other codec exceeds by much.
+    fn flat_row_bytes(&self) -> usize {
         let strings = self.batch.string_bytes() / self.batch.rows.max(1);
-        let row_bytes = self.layout.flat_fixed_bytes() + strings + 2;
-        let packet = usize::try_from(self.header.packet_bytes).unwrap_or(JOB_BYTES);
-        (JOB_BYTES.min(packet) / row_bytes).clamp(8, 1 << 16)
+        self.layout.flat_fixed_bytes() + strings + 2
     }
 
     /// Whether the batch is worth packets of its own.
     pub(crate) fn is_large(&self) -> bool {
-        self.batch.rows >= self.job_rows()
+        self.batch.rows >= 8
+            && self.batch.rows * self.flat_row_bytes() >= JOB_BYTES.min(self.packet_bytes())
+    }
+
+    fn packet_bytes(&self) -> usize {
+        usize::try_from(self.header.packet_bytes).unwrap_or(JOB_BYTES)
+    }
+
+    /// Rows of a job. The first row of a packet is coded in full, so rows that code to much less than that get larger
+    /// jobs: some are coded on trial.
+    fn job_rows(&self) -> Result<usize> {
+        let flat = self.flat_row_bytes();
+        let mut row_bytes = flat;
+        let trial = self.batch.rows.min(TRIAL_ROWS);
+        if self.header.row_codec() != RowCodec::Flat && trial > 1 {
+            let mut framer = Framer::trial(self.header);
+            let mut encoder = ColumnEncoder::new(self.header, self.layout);
+            encoder.append(&mut framer, self.batch, 0, 1)?;
+            let first = framer.out.len();
+            encoder.append(&mut framer, self.batch, 1, trial - 1)?;
+            row_bytes = ((framer.out.len() - first) / (trial - 1)).max(1);
+        }
+        let rows = JOB_BYTES.min(self.packet_bytes()) / row_bytes;
+        Ok(rows.min(JOB_FLAT_BYTES / flat).clamp(8, 1 << 20))
     }
 
     /// Encode and store the batch.
     pub(crate) fn write(&self) -> Result<Stored> {
-        let job_rows = self.job_rows();
+        let job_rows = self.job_rows()?;
         let jobs = self.batch.rows.div_ceil(job_rows);
         let next_job = AtomicUsize::new(0);
         let turn = Mutex::new(Turn {

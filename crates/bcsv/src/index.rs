@@ -14,7 +14,7 @@ use crate::footer::{BEGIN, Footer, TAIL_BYTES};
 use crate::header::FileCodec;
 use crate::limits::MAX_ROW_BYTES;
 use crate::packet::{HEADER_BYTES, MAGIC, TRAILER_BYTES, decode_header};
-use crate::source::{Buffer, ReadAt};
+use crate::source::Buffer;
 use crate::vle;
 
 /// What is known of the rows of a file.
@@ -74,10 +74,8 @@ pub(crate) fn packet_index(facts: &Arc<FileFacts>) -> Result<Index> {
     let footer = read_footer(facts, size)?;
     if let Some((start, footer)) = &footer {
         let whole = !footer.entries.is_empty() || (footer.rows == 0 && *start == facts.body_at);
-        if whole {
-            if let Some(index) = trusted(facts, *start, footer) {
-                return Ok(index);
-            }
+        if whole && let Some(index) = trusted(facts, *start, footer) {
+            return Ok(index);
         }
     }
     let mut index = Index {
@@ -326,10 +324,10 @@ fn examine(
     }
     if !verify {
         let next = buffer.fill(&*facts.source, end, HEADER_BYTES.min(clamp(stop - end)))?;
-        if let Some(rows) = decode_header(next).and_then(|next| next.checked_sub(first_row)) {
-            if rows <= plain {
-                return Ok(Found::Whole { end, rows });
-            }
+        if let Some(rows) = decode_header(next).and_then(|next| next.checked_sub(first_row))
+            && rows <= plain
+        {
+            return Ok(Found::Whole { end, rows });
         }
     }
     cursor.open(&Unit {

@@ -25,7 +25,8 @@ pub const MAX_PACKET_BYTES: u32 = 1 << 30;
 pub struct Limits {
     /// Bytes of one packet in memory, decompressed.
     pub packet_bytes: u64,
-    /// Bytes of one whole-table read. `None`: no cap beyond the machine's memory.
+    /// Bytes of one whole-table read without its strings. `None`: 256 MiB and 1,024 for each byte of the file, for
+    /// rows that only repeat take a byte or less in a file.
     pub table_bytes: Option<u64>,
 }
 
@@ -39,12 +40,24 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Bytes that a table read from a file of this size may take.
+    pub(crate) fn table(&self, file_bytes: u64) -> u64 {
+        self.table_bytes
+            .unwrap_or_else(|| (256 << 20) + file_bytes.saturating_mul(1024))
+    }
+
+    /// Rows of a batch, so that it stays small however wide the rows.
+    pub(crate) fn batch_rows(&self, wanted: usize, row_bytes: usize) -> usize {
+        let most = usize::try_from(self.packet_bytes / 4).unwrap_or(usize::MAX) / row_bytes.max(1);
+        wanted.min(most).max(1)
+    }
+
     /// A packet length from the file as a `usize`, if it is within the cap.
     pub(crate) fn packet(&self, bytes: u64) -> Result<usize> {
-        if bytes <= self.packet_bytes {
-            if let Ok(bytes) = usize::try_from(bytes) {
-                return Ok(bytes);
-            }
+        if bytes <= self.packet_bytes
+            && let Ok(bytes) = usize::try_from(bytes)
+        {
+            return Ok(bytes);
         }
         Err(Error::new(ErrorKind::Limit {
             what: "a packet in memory",

@@ -274,15 +274,14 @@ impl Reader {
             )
         };
         let rows: u64 = plan.pieces.iter().map(|piece| piece.take).sum();
-        if let Some(limit) = self.shared.options.limits.table_bytes {
-            let needed = rows.saturating_mul(gather().row_bytes() as u64);
-            if needed > limit {
-                return Err(Error::new(ErrorKind::Limit {
-                    what: "the table",
-                    needed,
-                    limit,
-                }));
-            }
+        let needed = rows.saturating_mul(gather().row_bytes() as u64);
+        let limit = self.shared.options.limits.table(facts.source.size()?);
+        if needed > limit {
+            return Err(Error::new(ErrorKind::Limit {
+                what: "the table",
+                needed,
+                limit,
+            }));
         }
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if selection.threads == 0 {
@@ -358,6 +357,11 @@ impl Reader {
             facts.header.row_codec(),
             selection.columns.as_deref(),
         );
+        let batch_rows = self
+            .shared
+            .options
+            .limits
+            .batch_rows(batch_rows, gather.row_bytes());
         Ok(Batches {
             cursor: Cursor::new(Arc::clone(facts)),
             shared: Arc::clone(&self.shared),
@@ -366,7 +370,7 @@ impl Reader {
             fault: plan.fault,
             current: None,
             gather,
-            batch_rows: batch_rows.max(1),
+            batch_rows,
         })
     }
 

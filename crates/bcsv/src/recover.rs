@@ -149,14 +149,18 @@ fn walk(reader: &Reader, mut keep: impl FnMut(&Unit, &[u8], u64) -> Result<()>) 
     Ok(report)
 }
 
+/// Bytes of columns decoded at a time while verifying.
+const VERIFY_BYTES: usize = 4 << 20;
+
 /// Decode all rows of a unit, in pieces; returns how many.
 fn verify(cursor: &mut Cursor, gather: &mut Gather, unit: &Unit) -> Result<u64> {
     cursor.open(unit)?;
+    let rows = (VERIFY_BYTES / gather.row_bytes()).clamp(1, 256);
     loop {
-        gather.begin(256);
-        let taken = cursor.take(256, gather)?;
+        gather.begin(rows);
+        let taken = cursor.take(rows, gather)?;
         gather.finish(0);
-        if taken < 256 {
+        if taken < rows {
             break;
         }
     }

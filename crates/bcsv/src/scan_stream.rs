@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::{FileCodec, RowCodec};
 use crate::index::{Index, Tail};
 use crate::limits::MAX_ROW_BYTES;
-use crate::source::{Buffer, ReadAt};
+use crate::source::Buffer;
 
 /// Bytes of a piece, unless what must be kept for each is larger.
 const PIECE_BYTES: usize = 1 << 20;

@@ -121,11 +121,11 @@ impl RowBuffer {
     /// [`ErrorKind::ValueType`] if it is none.
     #[inline]
     pub fn set_bool(&mut self, column: usize, value: bool) -> Result<()> {
-        if let Some(Slot::Bool(i)) = self.layout.slots.get(column) {
-            if let Some(byte) = self.image.get_mut(i / 8) {
-                *byte = (*byte & !(1 << (i % 8))) | (u8::from(value) << (i % 8));
-                return Ok(());
-            }
+        if let Some(Slot::Bool(i)) = self.layout.slots.get(column)
+            && let Some(byte) = self.image.get_mut(i / 8)
+        {
+            *byte = (*byte & !(1 << (i % 8))) | (u8::from(value) << (i % 8));
+            return Ok(());
         }
         Err(self.mismatch(column, "bool"))
     }

@@ -165,16 +165,6 @@ impl<W: Write> RowWriter<W> {
         &self.sink
     }
 
-    /// Close the packet and open an empty one, as the reference's flush does (format 11).
-    #[cfg(test)]
-    pub(crate) fn flush_like_reference(&mut self) -> Result<()> {
-        if self.coder.framer.is_open() {
-            self.close_packet()?;
-            self.coder.framer.open_empty_packet();
-        }
-        self.push()
-    }
-
     fn close_packet(&mut self) -> Result<()> {
         let framer = &mut self.coder.framer;
         if let Some(full) = framer.close_packet(Vec::new()) {

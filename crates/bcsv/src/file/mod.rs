@@ -92,6 +92,16 @@ impl Framer {
         }
     }
 
+    /// A framer that only collects rows, uncompressed, to see how long they become.
+    pub(crate) fn trial(header: &Header) -> Self {
+        Self {
+            codec: FileCodec::Packet,
+            packet_bytes: u64::MAX,
+            linked: None,
+            ..Self::new(header, 0, Vec::new(), 0)
+        }
+    }
+
     /// Rows of the file so far.
     pub(crate) fn rows(&self) -> u64 {
         self.rows
@@ -280,13 +290,6 @@ impl Framer {
         self.out.extend_from_slice(&digest.to_le_bytes());
         self.hashed = self.out.len();
         None
-    }
-
-    /// Open an empty packet, as the reference does when it flushes raw and LZ4 streaming packets (format 11).
-    pub(crate) fn open_empty_packet(&mut self) {
-        if self.open.is_none() && matches!(self.codec, FileCodec::Packet | FileCodec::PacketLz4) {
-            self.open_packet();
-        }
     }
 
     /// A batch packet has its place in the file.

@@ -375,7 +375,7 @@ fn decode_group<L: Lane>(
         .zip(gradients.chunks_mut(BLOCK * L::BYTES))
     {
         // Eight codes of at most 4 bits are read at once.
-        let all = BLOCK as u32 * L::CODE_BITS;
+        let all = 8 * L::CODE_BITS;
         let mut codes = field(plain, bit, all);
         let columns = old.len() / L::BYTES;
         if columns < BLOCK {
@@ -404,6 +404,7 @@ fn decode_group<L: Lane>(
             .chunks_exact_mut(L::BYTES)
             .zip(gradients.chunks_exact_mut(L::BYTES))
         {
+            #[allow(clippy::cast_possible_truncation)] // four bits
             let code = (codes & ((1 << L::CODE_BITS) - 1)) as usize;
             codes >>= L::CODE_BITS;
             impossible |= code > L::BYTES + 1;

@@ -47,13 +47,13 @@ pub(super) fn decode(
     let (bools, rest) = bytes.split_at(layout.bool_bytes());
     layout.copy_bools(bools, image);
     for slot in &layout.slots {
-        if let Slot::Number { at, width, flat_at } = *slot {
-            if let (Some(to), Some(from)) = (
+        if let Slot::Number { at, width, flat_at } = *slot
+            && let (Some(to), Some(from)) = (
                 image.get_mut(at..at + width),
                 rest.get(flat_at..flat_at + width),
-            ) {
-                to.copy_from_slice(from);
-            }
+            )
+        {
+            to.copy_from_slice(from);
         }
     }
     let lengths_at = layout.bool_bytes() + layout.scalar_bytes;

@@ -26,15 +26,6 @@ pub(crate) trait RowStrings {
     fn string(&self, i: usize) -> &[u8];
 }
 
-/// A row without string columns.
-pub(crate) struct NoStrings;
-
-impl RowStrings for NoStrings {
-    fn string(&self, _: usize) -> &[u8] {
-        &[]
-    }
-}
-
 /// Encodes rows; holds what the codec remembers of the rows before.
 #[derive(Clone)]
 pub(crate) struct RowEncoder {
@@ -350,12 +341,6 @@ impl Row<'_> {
         }
         Ok(())
     }
-}
-
-/// Whether two strings are equal; short ones without a call.
-#[inline]
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a == b
 }
 
 #[cold]

@@ -13,13 +13,16 @@ use crate::schema::{ColumnType, Layout, Schema, Slot};
 /// A tile fits into the second cache level with room to spare.
 const TILE_BYTES: usize = 64 << 10;
 
+/// A byte of bools, and per bit the place among the columns asked for.
+type BoolByte = (usize, [Option<usize>; 8]);
+
 /// Collects the columns asked for.
 pub(crate) struct Gather {
     codec: RowCodec,
     /// Per column asked for.
     wanted: Vec<Slot>,
     /// Bool bytes of which some column is asked for: byte, and per bit the place in `wanted`.
-    bool_bytes: Vec<(usize, [Option<usize>; 8])>,
+    bool_bytes: Vec<BoolByte>,
     numbers: bool,
     /// Numbers of the strings asked for, and their places in `wanted`.
     strings: Vec<(usize, usize)>,
@@ -56,8 +59,8 @@ impl Gather {
             .filter_map(|column| layout.slots.get(*column))
             .copied()
             .collect();
-        let (mut bool_bytes, mut strings): (Vec<(usize, [Option<usize>; 8])>, Vec<(usize, usize)>) =
-            Default::default();
+        let mut bool_bytes: Vec<BoolByte> = Vec::new();
+        let mut strings = Vec::new();
         let mut numbers = false;
         for (place, slot) in wanted.iter().enumerate() {
             match *slot {
@@ -116,11 +119,6 @@ impl Gather {
             .collect();
     }
 
-    /// Rows collected since [`Gather::begin`].
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
     /// The batch collected.
     pub(crate) fn finish(&mut self, first_row: u64) -> Batch {
         Batch {
@@ -164,10 +162,10 @@ impl Gather {
                     failed = Some((number * self.tile_rows + done, error));
                     break;
                 }
-                if self.numbers || !self.bool_bytes.is_empty() {
-                    if let Some(image) = image.get_mut(..decoder.image().len()) {
-                        image.copy_from_slice(decoder.image());
-                    }
+                if (self.numbers || !self.bool_bytes.is_empty())
+                    && let Some(image) = image.get_mut(..decoder.image().len())
+                {
+                    image.copy_from_slice(decoder.image());
                 }
                 if !self.strings.is_empty() {
                     self.spans.extend_from_slice(decoder.strings());

@@ -60,7 +60,7 @@ pub fn column(random: &mut Random, kind: ColumnType, rows: usize) -> Column {
         bits.push(value);
     }
     let float = |character: u64, v: u64| {
-        if character % 2 == 0 {
+        if character.is_multiple_of(2) {
             v as f64 * 0.25
         } else {
             f64::from_bits(v)

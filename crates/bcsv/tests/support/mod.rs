@@ -3,7 +3,11 @@
 /// The digest of some bytes as hex digits.
 pub fn sha256(message: &[u8]) -> String {
     let primes: Vec<u64> = (2..)
-        .filter(|n: &u64| (2..*n).take_while(|d| d * d <= *n).all(|d| n % d != 0))
+        .filter(|n: &u64| {
+            (2..*n)
+                .take_while(|d| d * d <= *n)
+                .all(|d| !n.is_multiple_of(d))
+        })
         .take(64)
         .collect();
     let root_bits = |x: f64| (x.fract() * 4_294_967_296.0) as u32;
