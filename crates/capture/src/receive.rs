@@ -33,6 +33,8 @@ pub(crate) struct Batch {
     pub(crate) frames: Vec<FrameRef>,
     /// When which frames were received.
     pub(crate) marks: Vec<Mark>,
+    /// The core on which the block was filled and validated: its bytes are in that core's cache.
+    pub(crate) core: Option<usize>,
 }
 
 /// Frames from `first_frame` on were received at `received_ns`.
@@ -50,6 +52,7 @@ impl Batch {
         Self {
             frames: Vec::with_capacity(MAX_FRAMES),
             marks: Vec::with_capacity(1024),
+            core: None,
         }
     }
 }
@@ -75,6 +78,8 @@ pub(crate) struct Receiver {
     pub(crate) counters: Received,
     shared: Arc<SourceShared>,
     block_bytes: usize,
+    /// Receiver and writer take turns on one core (see `Recorder::start`).
+    share_core: bool,
 }
 
 /// The writer is gone: nothing more can be stored.
@@ -87,6 +92,7 @@ impl Receiver {
         scanner: FrameScanner,
         shared: Arc<SourceShared>,
         block_bytes: usize,
+        share_core: bool,
     ) -> Self {
         Self {
             producer,
@@ -99,6 +105,7 @@ impl Receiver {
             counters: Received::default(),
             shared,
             block_bytes,
+            share_core,
         }
     }
 
@@ -284,7 +291,16 @@ impl Receiver {
                 to.copy_from_slice(from);
             }
             block.set_filled(self.consumed);
+            block.tag.core = if self.share_core {
+                tapeline_sys::cpu::current()
+            } else {
+                None
+            };
             self.producer.publish(block);
+            if self.share_core {
+                // The writer, on this core, takes the block while it is in cache.
+                std::thread::yield_now();
+            }
             self.filled = tail;
         } else {
             self.filled = 0;

@@ -95,6 +95,12 @@ impl Recorder {
             })
         });
 
+        // A stream's two threads pass every byte from one to the other. With a core for each thread and one for the
+        // producer they work side by side; with fewer they only take the producer's core away and move every byte
+        // between caches, so the writer then follows the receiver to its core and they take turns.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let share_core = cores < 3 * config.streams.len();
+
         let mut streams = Vec::new();
         let mut workers: Vec<JoinHandle<()>> = Vec::new();
         let mut starts: Vec<Box<dyn FnOnce() -> Result<JoinHandle<()>> + Send>> = Vec::new();
@@ -118,6 +124,7 @@ impl Recorder {
                     FrameScanner::new(layout),
                     Arc::clone(&source_shared),
                     block_bytes,
+                    share_core,
                 );
                 let (stop, failure, name) =
                     (stop.clone(), Arc::clone(&failure), stream.name.clone());

@@ -84,6 +84,8 @@ pub(crate) struct StreamWriter {
     outputs: Vec<Output>,
     opener: Box<dyn Outputs>,
     keeper: SyncSender<Job>,
+    /// The core this thread follows the receiver to.
+    core: Option<usize>,
 }
 
 impl StreamWriter {
@@ -122,6 +124,7 @@ impl StreamWriter {
             outputs: Vec::new(),
             opener,
             keeper,
+            core: None,
         };
         if !writer.settings.split {
             writer.open_output(None)?;
@@ -199,6 +202,11 @@ impl StreamWriter {
     fn take(&mut self, mut block: Block<Batch>, input: usize) -> Result<()> {
         let frames = std::mem::take(&mut block.tag.frames);
         let marks = std::mem::take(&mut block.tag.marks);
+        if let Some(core) = block.tag.core
+            && self.core != Some(core)
+        {
+            self.core = tapeline_sys::cpu::stay_on(core).then_some(core);
+        }
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 pub mod clock;
+pub mod cpu;
 pub mod fs;
 pub mod memory;
 #[cfg(unix)]

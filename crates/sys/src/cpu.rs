@@ -1,0 +1,60 @@
+//! Which core a thread runs on, and keeping it there.
+
+/// The core this thread runs on now; None where the system does not tell.
+pub fn current() -> Option<usize> {
+    imp::current()
+}
+
+/// Keep this thread on one core. False where the system does not allow it; nothing has changed then.
+pub fn stay_on(core: usize) -> bool {
+    imp::stay_on(core)
+}
+
+#[cfg(target_os = "linux")]
+mod imp {
+    pub(super) fn current() -> Option<usize> {
+        // SAFETY: takes no argument and touches no memory of ours.
+        usize::try_from(unsafe { libc::sched_getcpu() }).ok()
+    }
+
+    pub(super) fn stay_on(core: usize) -> bool {
+        // SAFETY: an all-zero `cpu_set_t` is the empty set.
+        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        if core >= 8 * size_of::<libc::cpu_set_t>() {
+            return false;
+        }
+        // SAFETY: the set is ours and `core` is inside it.
+        unsafe { libc::CPU_SET(core, &mut set) };
+        // SAFETY: pid 0 is this thread; the set is valid for its size.
+        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) == 0 }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod imp {
+    pub(super) fn current() -> Option<usize> {
+        None
+    }
+
+    pub(super) fn stay_on(_: usize) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_stays_where_it_was_put() {
+        let stayed = std::thread::spawn(|| {
+            let core = current()?;
+            stay_on(core).then(|| (core, current()))
+        });
+        if let Ok(Some((core, after))) = stayed.join() {
+            assert_eq!(after, Some(core));
+        } else {
+            assert!(!cfg!(target_os = "linux"));
+        }
+    }
+}
