@@ -8,7 +8,7 @@ SHELL := /bin/bash
 SOURCES := $(shell find crates -name '*.rs' -o -name 'Cargo.toml' -o -name '*.c') Cargo.toml Cargo.lock pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build test-rust test-py test-system prop fuzz fuzz-smoke loom lint fmt types docs bench bench-smoke \
+.PHONY: help demo test build test-rust test-py test-system kill prop fuzz fuzz-smoke loom lint fmt types docs bench bench-smoke \
 	vectors ci pins clean
 
 help: ## list the targets
@@ -40,6 +40,10 @@ test-py: build ## tests of the package, with real processes and sockets
 
 test-system: build ## only the tests that run whole processes
 	$(PY) -m pytest tests/system
+
+kill: build ## kill recorders 600 times, and fail and cut off every disk call
+	TAPELINE_KILLS=600 $(PY) -m pytest tests/system/test_kill.py
+	TAPELINE_MODEL=full cargo test --release -p tapeline-capture --lib --quiet model_tests
 
 prop: build ## property tests with many cases
 	PROPTEST_CASES=20000 cargo test --release --workspace --exclude tapeline-py --quiet prop

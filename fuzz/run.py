@@ -34,6 +34,7 @@ COVERAGE = [
 # Seeds of each target: which vectors, and the bytes that the target reads before the data.
 SEEDS = {
     "frame_decoder": [("wire", "*.bin", prefix) for prefix in (b"\x70\x00", b"\x70\x51", b"\x72\x05")],
+    "dat_recovery": [("wire", "*.bin", prefix) for prefix in (b"\x00", b"\x01", b"\x03")],
 }
 MAX_LENGTH = 1 << 12
 

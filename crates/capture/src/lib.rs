@@ -15,6 +15,9 @@ mod digest;
 pub mod doctor;
 pub mod error;
 pub mod fs;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod keeper;
 pub mod manifest;
@@ -26,7 +29,7 @@ mod receive;
 mod recorder;
 mod recover;
 pub mod replay;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod simdisk;
 pub mod simulate;
 mod sink;

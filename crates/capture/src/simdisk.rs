@@ -6,6 +6,8 @@
 //! be missing, or read as zeros; a sync that failed has lost what it was to write, and a later one that succeeds does not
 //! bring it back.
 
+#![cfg_attr(fuzzing, allow(dead_code))]
+
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
@@ -230,6 +232,22 @@ impl SimDisk {
         let mut state = self.state();
         state.free = Some(free);
         state.total = free;
+    }
+
+    /// Put a file there, synced.
+    #[cfg(fuzzing)]
+    pub(crate) fn put(&self, folder: &str, name: &str, data: &[u8]) {
+        let mut state = self.state();
+        let node = state.image.nodes.len();
+        state.image.nodes.push(Node {
+            data: data.to_vec(),
+            durable: data.to_vec(),
+            lost: false,
+        });
+        let folder = state.image.folders.entry(folder.to_owned()).or_default();
+        folder.kept = true;
+        folder.names.insert(name.to_owned(), node);
+        folder.durable.insert(name.to_owned(), node);
     }
 
     /// The top directory.

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::receive::Receiver;
 
 /// Connections that may wait for their turn; more are closed at once (design/reliability.md N2).
-const MAX_WAITING: usize = 64;
+const MAX_WAITING: usize = 256;
 
 /// Wake for this many bytes or a timeout: a fast stream then arrives in few large reads.
 const LOW_WATER: usize = 256 << 10;
