@@ -104,7 +104,7 @@ _Gaps: TypeAlias = list[tuple[int, int]]
 _Options: TypeAlias = tuple[str, str, int, int, bool, str, int | None]
 _Header: TypeAlias = tuple[tuple[int, int, int], int | None, str, str, int, int, bool, int, int]
 _Row: TypeAlias = tuple[Any, ...]
-BcsvReport: TypeAlias = tuple[bool, list[tuple[str, int | None, int | None]], int, _Gaps, int]
+BcsvReport: TypeAlias = tuple[bool, bool | None, list[tuple[str, int | None, tuple[int, int] | None]], int, int, int]
 
 @final
 class BcsvReader:

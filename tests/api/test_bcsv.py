@@ -403,4 +403,5 @@ def test_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     bcsv.write_table({"a": [1]}, "plain.bcsv")
     assert bcsv.read_table(Path("plain.bcsv")).num_rows == 1
+    assert bcsv.validate("plain.bcsv").ok
     assert "plain.bcsv" in repr(bcsv.Reader("plain.bcsv"))

@@ -1,9 +1,11 @@
 //! Bindings of `tapeline.bcsv`: registration, and what works on whole files.
 
 use pyo3::prelude::*;
+use tapeline_bcsv::{Limits, Report};
 
 use crate::bcsv_reader::{BcsvBatch, BcsvReader, BcsvRows, BcsvStream};
 use crate::bcsv_writer::{self, BcsvWriter};
+use crate::errors;
 
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<BcsvReader>()?;
@@ -11,5 +13,43 @@ pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<BcsvBatch>()?;
     m.add_class::<BcsvRows>()?;
     m.add_class::<BcsvWriter>()?;
-    m.add_function(wrap_pyfunction!(bcsv_writer::bcsv_write_stream, m)?)
+    m.add_function(wrap_pyfunction!(bcsv_writer::bcsv_write_stream, m)?)?;
+    m.add_function(wrap_pyfunction!(bcsv_validate, m)?)?;
+    m.add_function(wrap_pyfunction!(bcsv_repair, m)?)
+}
+
+/// ok, complete, (text, offset, rows lost) of each problem, rows readable, rows expected, rows unverified
+type PyReport = (bool, Option<bool>, Vec<PyProblem>, u64, u64, u64);
+type PyProblem = (String, Option<u64>, Option<(u64, u64)>);
+
+#[pyfunction]
+fn bcsv_validate(py: Python<'_>, path: String) -> PyResult<PyReport> {
+    let report = py.detach(|| tapeline_bcsv::validate(&path, Limits::default()));
+    report
+        .map(to_python)
+        .map_err(|error| errors::bcsv_error(py, &error, &path))
+}
+
+#[pyfunction]
+fn bcsv_repair(py: Python<'_>, path: String, out_path: String) -> PyResult<PyReport> {
+    let report = py.detach(|| tapeline_bcsv::repair(&path, &out_path, Limits::default()));
+    report
+        .map(to_python)
+        .map_err(|error| errors::bcsv_error(py, &error, &path))
+}
+
+fn to_python(report: Report) -> PyReport {
+    let problems = report
+        .problems
+        .into_iter()
+        .map(|problem| (problem.text, problem.offset, problem.rows))
+        .collect();
+    (
+        report.ok,
+        report.complete,
+        problems,
+        report.rows_readable,
+        report.rows_expected,
+        report.rows_unverified,
+    )
 }

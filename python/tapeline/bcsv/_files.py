@@ -12,6 +12,7 @@ from tapeline import _native
 from tapeline.bcsv._reader import OnCorrupt, Reader
 from tapeline.bcsv._report import Problem, Report
 from tapeline.bcsv._schema import TableLike, stream_of
+from tapeline.errors import BcsvError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -172,7 +173,11 @@ def validate(path: Path) -> Report:
     Raises:
         OSError: The file cannot be read.
     """
-    return _report(_native.bcsv_validate(os.fspath(path)), os.fspath(path))
+    name = os.fspath(path)
+    try:
+        return _report(_native.bcsv_validate(name), name)
+    except BcsvError as error:  # not even the header can be read
+        return Report(ok=False, problems=[Problem(str(error), getattr(error, "offset", None))], path=name)
 
 
 def repair(path: Path, out_path: Path) -> Report:
@@ -196,5 +201,5 @@ def repair(path: Path, out_path: Path) -> Report:
 
 
 def _report(native: _native.BcsvReport, path: str) -> Report:
-    ok, problems, rows_readable, gaps, rows_unverified = native
-    return Report(ok, [Problem(*problem) for problem in problems], rows_readable, gaps, rows_unverified, path)
+    ok, complete, problems, readable, expected, unverified = native
+    return Report(ok, complete, [Problem(*problem) for problem in problems], readable, expected, unverified, path)
