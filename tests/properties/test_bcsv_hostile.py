@@ -127,8 +127,10 @@ def test_bounded_and_typed(tmp_path, name):
         except (bcsv.BcsvError, IndexError, FileExistsError) as error:
             assert str(error)  # noqa: PT017
         path.with_suffix(".out").unlink(missing_ok=True)
+    # A column costs about a kilobyte in Python and Arrow; the bound is for what the file claims, not for what it has.
+    limit = (64 << 10) + len(CASES[name]) // 4
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 64 << 10, f"{grown} KiB"
+    assert grown < limit, f"{grown} KiB"
 
 
 def test_there_are_enough_of_them():

@@ -18,6 +18,8 @@ const FLAG_STREAM: u16 = 4;
 const FLAG_BATCH: u16 = 8;
 const FLAG_DELTA: u16 = 16;
 const KNOWN_FLAGS: u16 = 31;
+/// A later minor version may code rows in a way we do not know (format 2.4).
+const NEWEST_MINOR: u8 = 5;
 
 /// How rows become bytes (format 8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -212,6 +214,10 @@ impl Header {
     /// [`ErrorKind::UnknownFlags`] (unless `any_flags`), [`ErrorKind::ColumnTypeCode`], [`ErrorKind::HeaderField`].
     pub fn parse(bytes: &[u8], any_flags: bool) -> Result<(Self, usize)> {
         let fixed = Fixed::parse(bytes)?;
+        if fixed.version[1] > NEWEST_MINOR {
+            let found = fixed.version;
+            return Err(Error::new(ErrorKind::UnsupportedVersion { found }));
+        }
         if fixed.packet_bytes > MAX_PACKET_BYTES {
             let (found, limit) = (u64::from(fixed.packet_bytes), u64::from(MAX_PACKET_BYTES));
             return Err(Error::new(ErrorKind::HeaderField {

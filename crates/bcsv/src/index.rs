@@ -178,14 +178,19 @@ fn trusted(facts: &FileFacts, start: u64, footer: &Footer) -> Option<Index> {
 
 /// Whether every packet header is where the index says.
 pub(crate) fn headers_agree(facts: &FileFacts, index: &Index) -> Result<bool> {
-    let mut buffer = Buffer::default();
     for unit in &index.units {
-        let header = buffer.fill(&*facts.source, unit.offset, HEADER_BYTES)?;
-        if decode_header(header) != Some(unit.first_row) {
+        if !header_agrees(facts, unit)? {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Whether this packet's header is where the index says.
+pub(crate) fn header_agrees(facts: &FileFacts, unit: &Unit) -> Result<bool> {
+    let mut buffer = Buffer::default();
+    let header = buffer.fill(&*facts.source, unit.offset, HEADER_BYTES)?;
+    Ok(decode_header(header) == Some(unit.first_row))
 }
 
 /// What lies at a packet header.

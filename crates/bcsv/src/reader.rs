@@ -12,7 +12,7 @@ use crate::batch::Batch;
 use crate::cursor::{Cursor, FileFacts, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Header;
-use crate::index::{Index, headers_agree, packet_index, read_footer, scan_packets};
+use crate::index::{Index, header_agrees, headers_agree, packet_index, read_footer, scan_packets};
 use crate::limits::Limits;
 use crate::row::tile::Gather;
 use crate::scan_stream::StreamScan;
@@ -541,7 +541,8 @@ impl Shared {
         Ok(index)
     }
 
-    /// The footer is right, but packets are not where it says: find what can be found.
+    /// The footer is right, but not all packets are where it says: keep those that are. A scan could meet a packet
+    /// that was moved (two blocks swapped) first and would then lose those between; it is for a footer that fits nowhere.
     fn salvage(&self, indexed: &Index) -> Result<Index> {
         let mut index = Index {
             end: self.facts.body_at,
@@ -549,6 +550,21 @@ impl Shared {
             complete: Some(false),
             ..Index::default()
         };
+        for unit in &indexed.units {
+            if header_agrees(&self.facts, unit)? {
+                index.units.push(unit.clone());
+            } else if unit.rows > 0 {
+                index
+                    .gaps
+                    .push((unit.first_row, unit.first_row + unit.rows));
+            }
+        }
+        if !index.units.is_empty() {
+            index.rows = indexed.rows;
+            index.end = indexed.end;
+            return Ok(index);
+        }
+        index.gaps.clear();
         scan_packets(&self.facts, &mut index, indexed.end)?;
         if indexed.rows > index.rows {
             index.gaps.push((index.rows, indexed.rows));

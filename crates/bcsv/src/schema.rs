@@ -231,6 +231,8 @@ impl Schema {
     #[must_use]
     pub fn unique_names(&self) -> Vec<String> {
         let mut seen = std::collections::HashSet::new();
+        // Where the search for a free number goes on: 65,535 equal names must not take 65,535 searches from 1.
+        let mut numbered: std::collections::HashMap<String, u32> = std::collections::HashMap::new();
         let mut names = Vec::with_capacity(self.columns.len());
         for (number, spec) in self.columns.iter().enumerate() {
             let base = if spec.name.is_empty() {
@@ -239,9 +241,9 @@ impl Schema {
                 spec.name_text()
             };
             let mut name = base.clone();
-            let mut suffix = 0_u32;
             while !seen.insert(name.clone()) {
-                suffix += 1;
+                let suffix = numbered.entry(base.clone()).or_default();
+                *suffix += 1;
                 name = format!("{base}.{suffix}");
             }
             names.push(name);

@@ -62,9 +62,14 @@ pub(crate) fn export_batch<'py>(
 pub(crate) fn schema_of<'a>(columns: impl IntoIterator<Item = (&'a str, ColumnType)>) -> SchemaRef {
     let fields: Vec<Field> = columns
         .into_iter()
-        .map(|(name, kind)| Field::new(name, data_type(kind), true))
+        .map(|(name, kind)| Field::new(c_name(name), data_type(kind), true))
         .collect();
     Arc::new(ArrowSchema::new(fields))
+}
+
+/// A name as the C interface can carry it: names end at a NUL there, so the picture of a NUL stands for it.
+fn c_name(name: &str) -> String {
+    name.replace('\0', "\u{2400}")
 }
 
 fn data_type(kind: ColumnType) -> DataType {

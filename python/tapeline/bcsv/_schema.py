@@ -110,8 +110,8 @@ def columns_of(schema: Schema) -> list[tuple[str, TypeName]]:
 
 
 def arrow_schema(columns: Iterable[tuple[str, TypeName]]) -> pa.Schema:
-    """The Arrow schema of columns."""
-    return pa.schema([(name, _ARROW[kind]) for name, kind in columns])
+    """The Arrow schema of columns; the picture of a NUL stands for a NUL in a name, which Arrow cannot carry."""
+    return pa.schema([(name.replace("\0", "\u2400"), _ARROW[kind]) for name, kind in columns])
 
 
 def stream_of(table: TableLike) -> tuple[pa.RecordBatchReader, list[tuple[str, TypeName]]]:
