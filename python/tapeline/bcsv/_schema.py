@@ -18,7 +18,7 @@ TypeName = Literal[
 ]
 TYPE_NAMES: tuple[TypeName, ...] = get_args(TypeName)
 
-_ARROW: dict[TypeName, pa.DataType] = {
+_ARROW: dict[str, pa.DataType] = {
     "bool": pa.bool_(),
     "uint8": pa.uint8(),
     "uint16": pa.uint16(),
@@ -33,7 +33,7 @@ _ARROW: dict[TypeName, pa.DataType] = {
     "string": pa.string(),
 }
 _NAMES: dict[pa.DataType, TypeName] = {
-    **{arrow: name for name, arrow in _ARROW.items()},
+    **{_ARROW[name]: name for name in TYPE_NAMES},
     pa.large_string(): "string",
     pa.string_view(): "string",
     pa.float16(): "float",  # every binary16 is a binary32
@@ -109,7 +109,7 @@ def columns_of(schema: Schema) -> list[tuple[str, TypeName]]:
     return columns
 
 
-def arrow_schema(columns: Iterable[tuple[str, TypeName]]) -> pa.Schema:
+def arrow_schema(columns: Iterable[tuple[str, str]]) -> pa.Schema:
     """The Arrow schema of columns; the picture of a NUL stands for a NUL in a name, which Arrow cannot carry."""
     return pa.schema([(name.replace("\0", "\u2400"), _ARROW[kind]) for name, kind in columns])
 
