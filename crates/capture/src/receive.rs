@@ -316,14 +316,16 @@ impl Receiver {
         if let Some(block) = self.producer.claim() {
             return Ok(block);
         }
-        let since = Instant::now();
         loop {
+            let since = Instant::now();
             let claimed = self.producer.claim_timeout(Duration::from_millis(50));
+            self.counters.backpressure_ns +=
+                u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
             if claimed.is_some() || self.producer.consumer_gone() {
-                self.counters.backpressure_ns +=
-                    u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
                 return claimed.ok_or(WriterGone);
             }
+            // Whoever watches sees that the disk does not follow, while it does not.
+            self.publish_counters();
         }
     }
 

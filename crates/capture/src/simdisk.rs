@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tapeline_testkit::Random;
 
@@ -77,7 +77,7 @@ struct State {
 
 /// The disk; clones are the same disk.
 #[derive(Clone, Default)]
-pub(crate) struct SimDisk(Arc<Mutex<State>>);
+pub(crate) struct SimDisk(Arc<Mutex<State>>, Arc<(Mutex<bool>, Condvar)>);
 
 impl Image {
     /// Contents by path as a process sees them.
@@ -248,6 +248,12 @@ impl SimDisk {
         folder.kept = true;
         folder.names.insert(name.to_owned(), node);
         folder.durable.insert(name.to_owned(), node);
+    }
+
+    /// From now on appends to segments wait, or go on again.
+    pub(crate) fn hold(&self, held: bool) {
+        *self.1.0.lock().unwrap_or_else(PoisonError::into_inner) = held;
+        self.1.1.notify_all();
     }
 
     /// The top directory.
@@ -454,6 +460,15 @@ struct SimFile {
 impl DiskFile for SimFile {
     fn append(&self, slices: &[IoSlice<'_>]) -> io::Result<()> {
         let bytes: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
+        if self.name.ends_with(".dat.part") {
+            let (held, changed) = &*self.disk.1;
+            let held = held.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(
+                changed
+                    .wait_while(held, |held| *held)
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+        }
         let mut state = self.disk.state();
         let fault = state.call(|| format!("append {} {}", self.name, bytes.len()), true);
         let (first, second) = bytes.split_at(bytes.len() / 2);

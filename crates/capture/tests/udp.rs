@@ -106,3 +106,46 @@ fn what_udp_lost_the_archive_repairs() {
         assert_eq!(all, (0..400).collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn repairs_are_counted_once_when_ids_have_their_own_segments() {
+    let run = Run::start(
+        &["udp", "tcp"],
+        json!({"split_by_stream_id": true, "hold_seconds": 20.0}),
+    );
+    let socket = run.udp();
+    let of = |n: u64| frame_of((n % 3) as u16, n / 3, 0, 100);
+    let lost = |n: &u64| n % 10 == 5;
+    for n in (0..300).filter(|n| !lost(n)) {
+        socket.send(&of(n)).unwrap();
+    }
+    run.until("datagrams_received", 270);
+    let mut archive = run.connect(1);
+    archive
+        .write_all(&(0..300).flat_map(of).collect::<Vec<_>>())
+        .unwrap();
+    drop(archive);
+    run.until("frames_received", 570);
+    let outcome = run.finish();
+    assert_eq!(outcome.number("frames_repaired"), 30);
+    assert_eq!(outcome.number("frames_lost"), 0);
+    assert_eq!(outcome.stored.len(), 300);
+}
+
+#[test]
+fn an_archive_that_is_cut_and_sends_again_from_the_start_brings_nothing_twice() {
+    let run = Run::start(&["udp", "tcp"], json!({}));
+    let socket = run.udp();
+    for n in 0..50 {
+        socket.send(&frame(n)).unwrap();
+    }
+    run.until("datagrams_received", 50);
+    for part in [0..30, 0..80] {
+        run.connect(1).write_all(&frames(part)).unwrap();
+    }
+    run.until("frames_received", 50 + 30 + 80);
+    let outcome = run.finish();
+    assert_eq!(outcome.sequences().len(), 80);
+    assert_eq!(outcome.number("frames_duplicate"), 80);
+    assert_eq!(outcome.number("frames_repaired"), 30);
+}

@@ -22,6 +22,7 @@ use crate::simdisk::SimDisk;
 
 mod faults;
 mod space;
+mod stall;
 
 const MAX_PAYLOAD: u64 = 4096;
 
