@@ -430,6 +430,7 @@ fn recover_all(
     let mut notes = Vec::new();
     // Frames and bytes of streams that share a directory, for the ledger of the whole.
     let mut parts: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    let keepers = duplicate_keepers(&manifest.config);
     for (name, entry) in &mut manifest.streams {
         let directory = entry.directory.clone().unwrap_or_else(|| name.clone());
         let Ok(dir) = root.subdir(&directory, false) else {
@@ -505,7 +506,8 @@ fn recover_all(
         if entry.directory.is_some() {
             let whole = parts.entry(directory).or_default();
             *whole = (whole.0 + frames, whole.1 + bytes);
-            reconcile(&mut entry.ledger, frames, bytes);
+            let keeps = keepers.contains(&directory_of(name, entry));
+            reconcile(&mut entry.ledger, frames, bytes, keeps);
         } else {
             let whole = parts.entry(name.clone()).or_default();
             *whole = (whole.0 + frames, whole.1 + bytes);
@@ -521,7 +523,7 @@ fn recover_all(
     for (name, past) in &mut pasts {
         if let Some(entry) = manifest.streams.get_mut(name) {
             if let (None, Some((frames, bytes))) = (&entry.directory, parts.get(name)) {
-                reconcile(&mut entry.ledger, *frames, *bytes);
+                reconcile(&mut entry.ledger, *frames, *bytes, keepers.contains(name));
             }
             past.ledger = entry.ledger.clone();
         }
@@ -533,6 +535,21 @@ fn recover_all(
         manifest.event(now, "error", None, format!("{name} was listed and is gone"));
     }
     Ok((pasts, report))
+}
+
+/// Names of the configured streams that store duplicates too.
+fn duplicate_keepers(config: &Value) -> Vec<String> {
+    let streams = config.get("streams").and_then(Value::as_array);
+    let keeps = |s: &&Value| s.get("keep_duplicates").and_then(Value::as_bool) == Some(true);
+    let name = |s: &Value| s.get("name").and_then(Value::as_str).map(str::to_owned);
+    streams.map_or_else(Vec::new, |all| {
+        all.iter().filter(keeps).filter_map(name).collect()
+    })
+}
+
+/// The stream directory of an entry: its name, unless stream ids are split.
+fn directory_of(name: &str, entry: &StreamEntry) -> String {
+    entry.directory.clone().unwrap_or_else(|| name.to_owned())
 }
 
 /// Segments of streams that no manifest lists: a directory becomes a stream of the default layout, and

@@ -499,32 +499,40 @@ pub(crate) fn add_ledgers(base: &Value, session: &Value) -> Value {
 
 /// Make a ledger that a crash left behind agree with the files: frames that were on their way when the process died are
 /// neither received nor stored; frames in files that it had not counted yet are.
-pub(crate) fn reconcile(ledger: &mut Value, frames_in_files: u64, bytes_in_files: u64) {
+pub(crate) fn reconcile(
+    ledger: &mut Value,
+    frames_in_files: u64,
+    bytes_in_files: u64,
+    keeps_duplicates: bool,
+) {
     let Value::Object(map) = ledger else { return };
     let number =
         |map: &Map<String, Value>, name: &str| map.get(name).and_then(Value::as_u64).unwrap_or(0);
-    let duplicates = number(map, "frames_duplicate");
-    let stored_bytes = number(map, "bytes_stored");
-    let in_flight =
-        number(map, "frames_received").saturating_sub(number(map, "frames_stored") + duplicates);
-    if number(map, "frames_stored") == frames_in_files
-        && stored_bytes == bytes_in_files
-        && in_flight == 0
-    {
+    let dropped = if keeps_duplicates {
+        0
+    } else {
+        number(map, "frames_duplicate")
+    };
+    let stored = (number(map, "frames_stored"), number(map, "bytes_stored"));
+    let not_frames = number(map, "bytes_discarded");
+    let other_bytes = number(map, "bytes_received").saturating_sub(not_frames + stored.1);
+    let in_flight = number(map, "frames_received").saturating_sub(stored.0 + dropped);
+    let agrees = stored == (frames_in_files, bytes_in_files) && in_flight == 0;
+    if agrees && (dropped > 0 || other_bytes == 0) {
         return;
     }
-    let not_frames = number(map, "bytes_discarded");
-    let duplicate_bytes = number(map, "bytes_received").saturating_sub(not_frames + stored_bytes);
-    // With frames in flight the bytes of duplicates cannot be told from theirs; without duplicates there are none.
-    let duplicate_bytes = if duplicates == 0 { 0 } else { duplicate_bytes };
-    map.insert("frames_stored".into(), frames_in_files.into());
-    map.insert("bytes_stored".into(), bytes_in_files.into());
-    map.insert(
-        "frames_received".into(),
-        (frames_in_files + duplicates).into(),
-    );
-    map.insert(
-        "bytes_received".into(),
-        (bytes_in_files + not_frames + duplicate_bytes).into(),
-    );
+    // The rest of the bytes received were duplicates, frames in flight or the start of a frame; which, is not known any
+    // more. Without duplicates there is nothing of it that counts.
+    let duplicate_bytes = if dropped == 0 { 0 } else { other_bytes };
+    for (name, value) in [
+        ("frames_stored", frames_in_files),
+        ("bytes_stored", bytes_in_files),
+        ("frames_received", frames_in_files + dropped),
+        (
+            "bytes_received",
+            bytes_in_files + not_frames + duplicate_bytes,
+        ),
+    ] {
+        map.insert(name.into(), value.into());
+    }
 }
