@@ -3,6 +3,8 @@
 //! Random bytes hardly ever pass two CRCs, so a target that must see valid frames reads its input as a script
 //! (`stream`) whose instructions are frames, damaged frames and raw bytes.
 
+use std::path::PathBuf;
+
 use tapeline_wire::frame::FrameLayout;
 
 /// The input, read from the front; past its end everything is zero.
@@ -213,4 +215,17 @@ pub fn pieces(bytes: &[u8], seed: u8) -> Vec<&[u8]> {
         rest = tail;
     }
     result
+}
+
+/// A directory of this process, in memory where there is one.
+pub fn scratch() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    let parent = if memory.is_dir() {
+        memory
+    } else {
+        std::env::temp_dir()
+    };
+    let path = parent.join(format!("tapeline-fuzz-{}", std::process::id()));
+    std::fs::create_dir_all(&path).expect("scratch directory");
+    path
 }
