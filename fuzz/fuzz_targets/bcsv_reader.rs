@@ -50,7 +50,12 @@ fuzz_target!(|data: &[u8]| {
             .last()
             .map_or(0, |batch| batch.first_row + batch.rows as u64);
         assert!(count <= end, "{count} rows up to row {end}");
-        if options.on_corrupt == OnCorrupt::Raise && !options.follow {
+        if options.on_corrupt == OnCorrupt::Raise {
+            let mut next = 0;
+            for batch in batches {
+                assert_eq!(batch.first_row, next, "rows left out without an error");
+                next += batch.rows as u64;
+            }
             assert_eq!(rows.ok(), Some(count), "rows counted and rows read");
         }
         // In pieces, the same rows.

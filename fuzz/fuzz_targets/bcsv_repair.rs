@@ -27,7 +27,8 @@ fuzz_target!(|data: &[u8]| {
     );
     if let Ok(report) = repaired {
         let after = validate(&target, limits).expect("the repaired file can be opened");
-        assert!(after.ok && after.complete == Some(true), "{after:?}");
+        // None: a stream without rows cannot tell.
+        assert!(after.ok && after.complete != Some(false), "{after:?}");
         assert_eq!(after.rows_readable, report.rows_readable, "{report:?}");
         if let Ok(before) = before {
             assert!(
