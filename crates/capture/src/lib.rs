@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+mod detect;
 mod digest;
 pub mod doctor;
 pub mod error;

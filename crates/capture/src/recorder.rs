@@ -552,7 +552,7 @@ fn directory_of(name: &str, entry: &StreamEntry) -> String {
     entry.directory.clone().unwrap_or_else(|| name.to_owned())
 }
 
-/// Segments of streams that no manifest lists: a directory becomes a stream of the default layout, and
+/// Segments of streams that no manifest lists: a directory becomes a stream of the layout that its bytes show, and
 /// `{directory}.{stream id}` in it a part of that stream.
 fn adopt(root: &Arc<dyn Dir>, manifest: &mut Manifest, directory: &str) -> Result<()> {
     let dir = root
@@ -590,16 +590,16 @@ fn adopt(root: &Arc<dyn Dir>, manifest: &mut Manifest, directory: &str) -> Resul
         if manifest.streams.contains_key(&name) {
             continue;
         }
-        let mut entry = manifest
-            .streams
-            .get(directory)
-            .map_or_else(unknown_stream, |whole| StreamEntry {
+        let mut entry = manifest.streams.get(directory).map_or_else(
+            || unknown_stream(crate::detect::layout_of(&dir, file)),
+            |whole| StreamEntry {
                 segments: Vec::new(),
                 evicted: Vec::new(),
                 recovered: Vec::new(),
                 ledger: Value::Null,
                 ..whole.clone()
-            });
+            },
+        );
         if name != directory {
             entry.directory = Some(directory.to_owned());
         }
@@ -608,11 +608,11 @@ fn adopt(root: &Arc<dyn Dir>, manifest: &mut Manifest, directory: &str) -> Resul
     Ok(())
 }
 
-fn unknown_stream() -> StreamEntry {
+fn unknown_stream(layout: Option<crate::config::LayoutConfig>) -> StreamEntry {
     StreamEntry {
         wire: "frame".into(),
         directory: None,
-        layout: crate::config::LayoutConfig::default(),
+        layout: layout.unwrap_or_default(),
         assembly: "none".into(),
         sources: Vec::new(),
         segments: Vec::new(),

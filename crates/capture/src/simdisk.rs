@@ -235,7 +235,6 @@ impl SimDisk {
     }
 
     /// Put a file there, synced.
-    #[cfg(fuzzing)]
     pub(crate) fn put(&self, folder: &str, name: &str, data: &[u8]) {
         let mut state = self.state();
         let node = state.image.nodes.len();

@@ -193,3 +193,38 @@ fn the_next_recorder_goes_on_where_the_last_was_killed() {
         }
     }
 }
+
+#[test]
+fn without_a_manifest_the_files_tell_the_layout() {
+    for (header_crc, version_flags, length_bytes) in [(true, 4, 4), (false, 2, 8), (true, 2, 4)] {
+        let layout = crate::config::LayoutConfig {
+            magic: "0123456789abcdef".into(),
+            version_flags,
+            length_bytes,
+            header_crc,
+            ..Default::default()
+        };
+        let mut bytes = Vec::new();
+        for sequence in 0..50 {
+            let fields = tapeline_wire::frame::FrameFields {
+                sequence,
+                ..Default::default()
+            };
+            let frame = layout.layout().unwrap();
+            frame.encode_frame(&fields, &[1; 300], &mut bytes).unwrap();
+        }
+        let whole = bytes.len() as u64;
+        bytes.extend_from_slice(b"cut");
+        let disk = SimDisk::new();
+        disk.put("ch0", "ch0_000003_20261121T030000.000000Z.dat.part", &bytes);
+        let report = recover_in(&disk.root()).unwrap();
+        let found = &report.recovered["ch0"][0];
+        assert_eq!(
+            (found.bytes_kept, found.bytes_cut, found.frames),
+            (whole, 3, 50)
+        );
+        let stream = &manifest(&disk).unwrap().streams["ch0"];
+        assert_eq!(stream.layout.version_flags, version_flags);
+        assert_eq!(stream.segments[0].bytes, whole);
+    }
+}
