@@ -82,7 +82,10 @@ def write_page() -> Path:
         _HEAD,
     ]
     for host in sorted(path for path in _RESULTS.iterdir() if path.is_dir() and path.name != "local"):
-        newest = max(host.glob("*.json"))
+        # Other benchmarks keep their results here too, under names of their own.
+        newest = max(host.glob("[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9].json"), default=None)
+        if newest is None:
+            continue
         results = json.loads(newest.read_text())
         about = results["machine"]
         parts.append(
