@@ -336,6 +336,12 @@ impl SimDir {
             .copied()
     }
 
+    fn give_back(&self, node: usize) {
+        let mut state = self.disk.state();
+        let size = state.image.nodes[node].data.len() as u64;
+        state.free = state.free.map(|free| free + size);
+    }
+
     fn file(&self, node: usize, name: &str) -> Arc<dyn DiskFile> {
         Arc::new(SimFile {
             disk: self.disk.clone(),
@@ -366,17 +372,20 @@ impl Dir for SimDir {
         if self.node(from).is_none() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        if !replace && self.node(to).is_some() {
+        let replaced = self.node(to);
+        if !replace && replaced.is_some() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        self.change("rename", false, Change::Rename(from.into(), to.into()))
+        self.change("rename", false, Change::Rename(from.into(), to.into()))?;
+        if let Some(node) = replaced {
+            self.give_back(node);
+        }
+        Ok(())
     }
     fn remove(&self, name: &str) -> io::Result<()> {
         let node = self.node(name).ok_or(io::ErrorKind::NotFound)?;
         self.change("remove", false, Change::Remove(name.into()))?;
-        let mut state = self.disk.state();
-        let size = state.image.nodes[node].data.len() as u64;
-        state.free = state.free.map(|free| free + size);
+        self.give_back(node);
         Ok(())
     }
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
