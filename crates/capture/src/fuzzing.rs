@@ -1,6 +1,6 @@
 //! Recovery of one unfinished segment on a disk in memory, for the fuzz target.
 
-use crate::recorder::recover_in;
+use crate::resume::recover_in;
 use crate::simdisk::SimDisk;
 
 const NAME: &str = "ch0_000000_20261121T030000.000000Z";

@@ -30,6 +30,7 @@ mod receive;
 mod recorder;
 mod recover;
 pub mod replay;
+mod resume;
 #[cfg(any(test, fuzzing))]
 mod simdisk;
 pub mod simulate;
@@ -38,5 +39,6 @@ mod source;
 mod status;
 mod write;
 
-pub use recorder::{Recorder, recover_directory};
+pub use recorder::Recorder;
 pub use recover::Report;
+pub use resume::recover_directory;

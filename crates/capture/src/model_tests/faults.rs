@@ -6,7 +6,7 @@ use super::{
     CASES, Case, Input, check_second_law, check_whole, count_frames, frames, full, is_data,
     manifest, number, record, recover_and_check,
 };
-use crate::recorder::recover_in;
+use crate::resume::recover_in;
 use crate::simdisk::{Fault, Image, SimDisk};
 
 fn images_of(case: &Case) -> (Vec<Image>, u64) {

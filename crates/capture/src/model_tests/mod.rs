@@ -17,7 +17,8 @@ use tapeline_wire::frame::{FrameFields, FrameLayout};
 use crate::config::RecorderConfig;
 use crate::digest::Digest;
 use crate::manifest::{Loaded, Manifest};
-use crate::recorder::{Recorder, recover_in};
+use crate::recorder::Recorder;
+use crate::resume::recover_in;
 use crate::simdisk::SimDisk;
 
 mod faults;
