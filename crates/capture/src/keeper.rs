@@ -66,6 +66,8 @@ pub(crate) struct Keeper {
     last_sync: Instant,
     clock_offset: i128,
     low_disk: bool,
+    /// No job was waiting: every segment that is full is closed.
+    idle: bool,
 }
 
 impl Keeper {
@@ -97,13 +99,16 @@ impl Keeper {
             last_sync: Instant::now(),
             clock_offset: clock_offset(),
             low_disk: false,
+            idle: false,
         })
     }
 
     pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
         let tick = self.interval.map_or(TICK, |i| i.min(TICK));
         loop {
-            let result = match jobs.recv_timeout(tick) {
+            let job = jobs.recv_timeout(tick);
+            self.idle = matches!(job, Err(RecvTimeoutError::Timeout));
+            let result = match job {
                 Ok(Job::Opened(file)) => {
                     self.open.insert(file.output.clone(), file);
                     Ok(())
@@ -292,6 +297,10 @@ impl Keeper {
             if self.root.free_bytes().is_ok_and(|(free, _)| free >= floor) {
                 return Ok(());
             }
+        }
+        if self.config.on_low_disk == OnLowDisk::Evict && !self.idle {
+            // Full segments wait to be closed; once they are, they can go.
+            return Ok(());
         }
         if !self.low_disk {
             self.low_disk = true;
