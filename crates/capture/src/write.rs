@@ -8,7 +8,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tapeline_ring::{Block, Consumer, Wait};
 use tapeline_sys::clock;
@@ -30,6 +30,8 @@ const WAIT: Duration = Duration::from_millis(25);
 const WAKE: usize = 512 << 10;
 /// Bytes after which what was collected is written.
 const WRITE: u64 = 4 << 20;
+/// A stream that sent nothing for so long is taken to be silent when its segment is due.
+const SILENCE: Duration = Duration::from_secs(1);
 /// Window for streams with two paths, one of which may lag: 512 KiB of bitmap per stream id.
 const DUAL_WINDOW: u64 = 1 << 22;
 
@@ -84,6 +86,8 @@ pub(crate) struct StreamWriter {
     outputs: Vec<Output>,
     opener: Box<dyn Outputs>,
     keeper: SyncSender<Job>,
+    /// When frames came last.
+    last_block: Instant,
     /// The core this thread follows the receiver to.
     core: Option<usize>,
 }
@@ -124,6 +128,7 @@ impl StreamWriter {
             outputs: Vec::new(),
             opener,
             keeper,
+            last_block: Instant::now(),
             core: None,
         };
         if !writer.settings.split {
@@ -200,6 +205,7 @@ impl StreamWriter {
 
     /// Sequence and assembly of a block's frames.
     fn take(&mut self, mut block: Block<Batch>, input: usize) -> Result<()> {
+        self.last_block = Instant::now();
         let frames = std::mem::take(&mut block.tag.frames);
         let marks = std::mem::take(&mut block.tag.marks);
         if let Some(core) = block.tag.core
@@ -401,12 +407,20 @@ impl StreamWriter {
     }
 
     fn rotate_when_due(&mut self) -> Result<()> {
+        let hold = Duration::from_nanos(self.settings.assemble.hold_ns);
+        let silent = self.last_block.elapsed() >= hold.max(SILENCE);
         for output in &mut self.outputs {
             let aged = match (&output.segment, self.settings.rotate_after) {
                 (Some(segment), Some(after)) => segment.opened.elapsed() >= after,
                 _ => false,
             };
             let asked = output.shared.rotate.load(Ordering::Acquire);
+            if (aged || asked) && !output.assembler.open_boundary() && silent {
+                // No more data comes: what is open will not be completed, and must not hold the segment open.
+                output.assembler.finish(&mut output.steps);
+                output.collect(&mut self.slots, &self.settings, &self.keeper)?;
+                output.write(&mut self.slots, &self.settings, &self.keeper)?;
+            }
             if (aged || asked)
                 && output.assembler.open_boundary()
                 && output.pending_bytes == 0
