@@ -67,7 +67,7 @@ def _run(
 ) -> tuple[tuple[str, list[Figure]], list[str]]:
     figures: list[Figure] = []
     failures = []
-    with Output(out) as output:
+    with Output(out, settle=size.settle) as output:
         bench = Bench(output, size, lambda line: print(line, flush=True), receivers)
         print(f"output: {output.kind}")
         for name in names:

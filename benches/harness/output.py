@@ -37,7 +37,8 @@ class Output:
     (2.8 GB/s: small pages); the directory for temporary files.
     """
 
-    def __init__(self, given: Path | None = None) -> None:
+    def __init__(self, given: Path | None = None, *, settle: bool = True) -> None:
+        self._settle = settle
         self._mounted: Path | None = None
         if given is not None:
             given.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,8 @@ class Output:
             while file.tell() < size:
                 file.write(_CHUNK)
 
-        _wait_for_pass()
+        if self._settle:
+            _wait_for_pass()
 
     def release_reservoir(self) -> None:
         """Give it to the run that begins now."""
