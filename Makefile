@@ -95,4 +95,4 @@ clean: ## remove what was built
 pins: $(VENV)/.deps ## renew constraints.txt from what is installed
 	$(PY) -m pip freeze --exclude tapeline > constraints.txt
 
-ci: lint test types docs loom fuzz-smoke bench-smoke bench-smoke ## what CI runs
+ci: lint test types docs loom fuzz-smoke bench-smoke ## what CI runs
