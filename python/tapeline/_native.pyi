@@ -105,7 +105,7 @@ _Gaps: TypeAlias = list[tuple[int, int]]
 _Options: TypeAlias = tuple[str, str, int, int, bool, str, int | None]
 _Header: TypeAlias = tuple[tuple[int, int, int], int | None, str, str, int, int, bool, int, int]
 _Row: TypeAlias = tuple[Any, ...]
-BcsvReport: TypeAlias = tuple[bool, bool | None, list[tuple[str, int | None, tuple[int, int] | None]], int, int, int]
+_BcsvReport: TypeAlias = tuple[bool, bool | None, list[tuple[str, int | None, tuple[int, int] | None]], int, int, int]
 
 @final
 class BcsvReader:
@@ -163,8 +163,8 @@ class BcsvWriter:
 def bcsv_write_stream(
     stream: object, path: str, columns: Sequence[tuple[str, str]], overwrite: bool, options: _Options
 ) -> None: ...
-def bcsv_validate(path: str) -> BcsvReport: ...
-def bcsv_repair(path: str, out_path: str) -> BcsvReport: ...
+def bcsv_validate(path: str) -> _BcsvReport: ...
+def bcsv_repair(path: str, out_path: str) -> _BcsvReport: ...
 
 # tapeline.replay
 @final

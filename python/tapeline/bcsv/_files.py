@@ -200,6 +200,6 @@ def repair(path: Path, out_path: Path) -> Report:
     return _report(_native.bcsv_repair(os.fspath(path), os.fspath(out_path)), os.fspath(out_path))
 
 
-def _report(native: _native.BcsvReport, path: str) -> Report:
+def _report(native: _native._BcsvReport, path: str) -> Report:
     ok, complete, problems, readable, expected, unverified = native
     return Report(ok, complete, [Problem(*problem) for problem in problems], readable, expected, unverified, path)
