@@ -575,6 +575,9 @@ impl Shared {
 
     /// Follow mode: go on where the last scan stopped.
     fn renew(&self) -> Result<()> {
+        if !self.options.follow {
+            return Ok(());
+        }
         let mut state = self.lock();
         let Some(old) = state.index.clone() else {
             return Ok(());
@@ -595,12 +598,19 @@ impl Shared {
             ..Index::default()
         };
         if self.facts.file_codec().has_packets() {
-            match read_footer(&self.facts, size)? {
-                Some(_) => index = packet_index(&self.facts)?,
-                None => scan_packets(&self.facts, &mut index, size)?,
+            if read_footer(&self.facts, size)?.is_some() {
+                // Closed: nothing is being written any more, damage is damage.
+                index = packet_index(&self.facts)?;
+            } else {
+                scan_packets(&self.facts, &mut index, size)?;
+                // A packet that is just being written may look damaged; it is looked at again next time. One that
+                // others follow is damaged for good, also when it was found before.
+                let (known, units) = (old.units.len(), index.units.len());
+                index.fault = match &old.fault {
+                    Some((before, error)) if *before < known => Some((*before, error.duplicate())),
+                    _ => index.fault.take().filter(|(before, _)| *before < units),
+                };
             }
-            // A packet that is just being written may look damaged; it is looked at again next time.
-            index.fault = None;
         } else {
             let skip = self.options.on_corrupt == OnCorrupt::Skip;
             let mut scan = state
