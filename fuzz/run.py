@@ -49,11 +49,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run the fuzz targets.")
     parser.add_argument("targets", nargs="*", help=f"all of {' '.join(targets)} if none is named")
     parser.add_argument("--seconds", type=int, default=600, help="time for each target")
+    parser.add_argument("--seed", type=int, default=0, help="for runs that can be repeated; 0 is another one each time")
     options = parser.parse_args()
     if unknown := [name for name in options.targets if name not in targets]:
         parser.error(f"unknown target {unknown[0]}")
     directory = build()
-    findings = [name for name in options.targets or targets if not run(directory, name, options.seconds)]
+    findings = [name for name in options.targets or targets if not run(directory, name, options)]
     for name in findings:
         print(f"FINDING in {name}: the input is in {FUZZ / 'artifacts' / name}")
     return 1 if findings else 0
@@ -69,7 +70,7 @@ def build() -> Path:
     return FUZZ / "target" / host / "release"
 
 
-def run(directory: Path, name: str, seconds: int) -> bool:
+def run(directory: Path, name: str, options: argparse.Namespace) -> bool:
     """Run one target; True if it found nothing."""
     corpus = FUZZ / "corpus" / name
     artifacts = FUZZ / "artifacts" / name
@@ -80,10 +81,11 @@ def run(directory: Path, name: str, seconds: int) -> bool:
             add_seed(corpus, prefix + path.read_bytes())
     for path in sorted((FUZZ / "seeds" / name).glob("*")):
         add_seed(corpus, path.read_bytes())
-    print(f"== {name}, {seconds} s", flush=True)
+    print(f"== {name}, {options.seconds} s", flush=True)
     command = [
-        directory / name, corpus, f"-max_total_time={seconds}", f"-max_len={MAX_LENGTH}", "-timeout=10",
-        "-rss_limit_mb=2048", f"-artifact_prefix={artifacts}/", "-print_final_stats=1",
+        directory / name, corpus, f"-max_total_time={options.seconds}", f"-seed={options.seed}",
+        f"-max_len={MAX_LENGTH}", "-timeout=10", "-rss_limit_mb=2048", f"-artifact_prefix={artifacts}/",
+        "-print_final_stats=1",
     ]  # fmt: skip
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     lines = result.stderr.splitlines()
