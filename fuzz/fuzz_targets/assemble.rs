@@ -21,6 +21,7 @@ fuzz_target!(|data: &[u8]| {
     let options = AssembleOptions {
         rule,
         max_open: usize::from(choices.byte() % 6).max(1),
+        gap_bytes: choices.number(2),
         max_periodic_bytes: 1 + choices.number(2),
         hold_ns: choices.number(1) * 10,
         run_ns: choices.number(1) * 10,

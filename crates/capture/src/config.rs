@@ -281,6 +281,12 @@ impl StreamConfig {
         Ok(AssembleOptions {
             rule,
             max_open: self.max_open,
+            // What the one path lost, the other may bring much later.
+            gap_bytes: if self.sources.len() > 1 {
+                u64::MAX
+            } else {
+                AssembleOptions::default().gap_bytes
+            },
             max_periodic_bytes: self.max_periodic_bytes,
             hold_ns: nanoseconds(self.hold_seconds),
             run_ns: 50_000_000,

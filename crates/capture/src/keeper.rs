@@ -221,42 +221,52 @@ impl Keeper {
 
     /// Remove the oldest finished segment of an output; false when there is none.
     fn evict(&mut self, output: &str, reason: &str) -> Result<bool> {
-        let (entry, directory) = {
+        let Some((directory, many)) = self.manifest.lock().ok().and_then(|manifest| {
+            let stream = manifest.streams.get(output)?;
+            let directory = stream
+                .directory
+                .clone()
+                .unwrap_or_else(|| output.to_owned());
+            (!stream.segments.is_empty()).then(|| (directory, stream.many_evicted()))
+        }) else {
+            return Ok(false);
+        };
+        let dir = self
+            .root
+            .subdir(&directory, false)
+            .map_err(|e| Error::io("opening", self.root.path(), e))?;
+        if many {
+            // What is summed up cannot be removed again, should it come back with a power cut.
+            dir.sync()
+                .map_err(|e| Error::io("syncing", dir.path(), e))?;
+        }
+        let entry = {
             let Ok(mut manifest) = self.manifest.lock() else {
                 return Ok(false);
             };
             let Some(stream) = manifest.streams.get_mut(output) else {
                 return Ok(false);
             };
-            if stream.segments.is_empty() {
-                return Ok(false);
+            if many {
+                stream.sum_up_evicted();
             }
             let entry = stream.segments.remove(0);
             stream.evicted.push(EvictedEntry {
                 name: entry.name.clone(),
+                segments: 1,
                 bytes: entry.bytes,
                 frames: entry.frames,
                 first_sequence: entry.first_sequence,
                 last_sequence: entry.last_sequence,
                 reason: reason.into(),
             });
-            (
-                entry,
-                stream
-                    .directory
-                    .clone()
-                    .unwrap_or_else(|| output.to_owned()),
-            )
+            entry
         };
         self.closed_at
             .remove(&(output.to_owned(), entry.name.clone()));
         // The manifest first says that they go, then they go: a crash between leaves files that are not listed, never
         // a list of files that are not there.
         self.store()?;
-        let dir = self
-            .root
-            .subdir(&directory, false)
-            .map_err(|e| Error::io("opening", self.root.path(), e))?;
         for name in [&entry.name, &entry.index.name] {
             match dir.remove(name) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {

@@ -56,7 +56,7 @@ pub struct StreamEntry {
     pub sources: Vec<String>,
     /// Finished segments, oldest first.
     pub segments: Vec<SegmentEntry>,
-    /// Segments that retention removed.
+    /// Segments that retention removed, oldest first; the oldest ones summed up.
     #[serde(default)]
     pub evicted: Vec<EvictedEntry>,
     /// What recovery did.
@@ -67,6 +67,42 @@ pub struct StreamEntry {
     /// What other releases wrote.
     #[serde(flatten)]
     pub extra: Map<String, Value>,
+}
+
+/// Evicted segments that keep an entry of their own. A recorder that evicts for years must not remember, and at every
+/// change rewrite, each of them.
+const EVICTED_LISTED: usize = if cfg!(test) { 1 } else { 64 };
+/// Events that are kept.
+const EVENTS_LISTED: usize = 1_024;
+
+impl StreamEntry {
+    /// Whether the list of evicted segments is long enough to be shortened by [`Self::sum_up_evicted`].
+    #[must_use]
+    pub fn many_evicted(&self) -> bool {
+        // Twice: shortened once in a while, not each time.
+        let sums = self.evicted.iter().filter(|e| e.segments > 1).count();
+        self.evicted.len() - sums >= 2 * EVICTED_LISTED
+    }
+
+    /// Replace all evicted segments but the last ones by one entry for each reason: how many, frames, bytes and the
+    /// range of sequences. Their files must be gone for good, because only single entries are looked for after a crash.
+    pub fn sum_up_evicted(&mut self) {
+        let listed = self.evicted.len().saturating_sub(EVICTED_LISTED);
+        let mut sums: Vec<EvictedEntry> = Vec::new();
+        for gone in self.evicted.drain(..listed) {
+            let Some(sum) = sums.iter_mut().find(|sum| sum.reason == gone.reason) else {
+                sums.push(gone);
+                continue;
+            };
+            sum.segments = sum.segments.saturating_add(gone.segments);
+            sum.bytes = sum.bytes.saturating_add(gone.bytes);
+            sum.frames = sum.frames.saturating_add(gone.frames);
+            sum.first_sequence = sum.first_sequence.min(gone.first_sequence);
+            sum.last_sequence = sum.last_sequence.max(gone.last_sequence);
+            sum.name = gone.name;
+        }
+        self.evicted.splice(..0, sums);
+    }
 }
 
 /// A finished segment.
@@ -110,11 +146,14 @@ pub struct IndexEntry {
     pub xxh3_128: String,
 }
 
-/// A segment that is no more.
+/// A segment that is no more, or the sum of several that one rule removed (see [`StreamEntry::evict`]).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EvictedEntry {
-    /// File name it had.
+    /// File name it had; of several, the name of the last.
     pub name: String,
+    /// How many segments this stands for.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub segments: u64,
     /// Size.
     pub bytes: u64,
     /// Frames.
@@ -125,6 +164,15 @@ pub struct EvictedEntry {
     pub last_sequence: u64,
     /// The rule that removed it.
     pub reason: String,
+}
+
+fn one() -> u64 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it with a reference
+fn is_one(n: &u64) -> bool {
+    *n == 1
 }
 
 /// A `.part` file that was made whole.
@@ -204,8 +252,12 @@ impl Manifest {
         dir.sync()
     }
 
-    /// Note something that happened.
+    /// Note something that happened. Of a list that grew too long the older half becomes one event, with how many
+    /// there were of each kind.
     pub fn event(&mut self, time_ns: u64, kind: &str, stream: Option<&str>, text: String) {
+        if self.events.len() >= EVENTS_LISTED {
+            self.sum_up_events();
+        }
         self.events.push(Event {
             time: rfc3339(time_ns),
             kind: kind.into(),
@@ -213,7 +265,42 @@ impl Manifest {
             text,
         });
     }
+
+    fn sum_up_events(&mut self) {
+        let mut kinds: BTreeMap<String, u64> = BTreeMap::new();
+        let mut time = String::new();
+        for event in self.events.drain(..EVENTS_LISTED / 2) {
+            time = event.time;
+            let Some(earlier) = event
+                .text
+                .strip_prefix(EARLIER)
+                .filter(|_| event.kind == "earlier")
+            else {
+                *kinds.entry(event.kind).or_default() += 1;
+                continue;
+            };
+            for part in earlier.split(", ") {
+                if let Some((kind, count)) = part.rsplit_once(' ') {
+                    *kinds.entry(kind.into()).or_default() += count.parse::<u64>().unwrap_or(0);
+                }
+            }
+        }
+        let counts: Vec<String> = kinds
+            .iter()
+            .map(|(kind, n)| format!("{kind} {n}"))
+            .collect();
+        let event = Event {
+            time,
+            kind: "earlier".into(),
+            stream: None,
+            text: format!("{EARLIER}{}", counts.join(", ")),
+        };
+        self.events.insert(0, event);
+    }
 }
+
+/// How the text of an event begins that stands for many.
+const EARLIER: &str = "until then: ";
 
 /// What was found where a manifest should be.
 #[derive(Debug)]
@@ -293,6 +380,65 @@ fn civil(ns: u64) -> (u64, u64, u64, u64, u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_evicted_long_ago_is_summed_up_by_reason() {
+        let gone = |n: u64| EvictedEntry {
+            name: format!("ch0_{n:06}_x.dat"),
+            segments: 1,
+            bytes: 10 + n,
+            frames: 2,
+            first_sequence: 2 * n,
+            last_sequence: 2 * n + 1,
+            reason: ["keep_bytes", "min_free_bytes"][usize::from(n % 5 == 1)].into(),
+        };
+        let text = r#"{"wire": "radar", "layout": {}, "assembly": "none", "sources": [], "segments": [], "ledger": null}"#;
+        let mut stream: StreamEntry = serde_json::from_str(text).unwrap();
+        for n in 0..1_000 {
+            stream.evicted.push(gone(n));
+            if stream.many_evicted() {
+                stream.sum_up_evicted();
+            }
+            assert!(stream.evicted.len() < 2 * EVICTED_LISTED + 2);
+        }
+        let sum = |f: fn(&EvictedEntry) -> u64| stream.evicted.iter().map(f).sum::<u64>();
+        assert_eq!(sum(|e| e.segments), 1_000);
+        assert_eq!(
+            (sum(|e| e.bytes), sum(|e| e.frames)),
+            ((10..1_010).sum(), 2_000)
+        );
+        let last = stream.evicted.last().unwrap();
+        assert_eq!((last.name.as_str(), last.segments), ("ch0_000999_x.dat", 1));
+        let firsts: Vec<_> = stream
+            .evicted
+            .iter()
+            .take(2)
+            .map(|e| (e.reason.as_str(), e.first_sequence))
+            .collect();
+        assert_eq!(firsts, [("keep_bytes", 0), ("min_free_bytes", 2)]);
+    }
+
+    #[test]
+    fn events_of_years_are_counted_by_kind() {
+        let text = r#"{"format": 1, "tool": "t", "host": "h", "started": "s", "stopped": null, "config": {}, "streams": {}}"#;
+        let mut manifest: Manifest = serde_json::from_str(text).unwrap();
+        for n in 0..5_000 {
+            manifest.event(
+                n,
+                if n % 4 == 0 { "clock_step" } else { "low_disk" },
+                None,
+                n.to_string(),
+            );
+            assert!(manifest.events.len() <= EVENTS_LISTED);
+        }
+        let left = |kind: &str| manifest.events.iter().filter(|e| e.kind == kind).count();
+        let (steps, low) = (1_250 - left("clock_step"), 3_750 - left("low_disk"));
+        assert_eq!(
+            manifest.events[0].text,
+            format!("{EARLIER}clock_step {steps}, low_disk {low}")
+        );
+        assert_eq!(manifest.events.last().unwrap().text, "4999");
+    }
 
     #[test]
     fn times_are_those_of_the_calendar() {

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Arrival, AssembleOptions, PERIOD_START, Rule};
+use super::{Arrival, AssembleOptions, GAP_FRAMES, PERIOD_START, Rule};
 
 /// A frame that waits.
 #[derive(Debug)]
@@ -151,8 +151,10 @@ impl<T> Lane<T> {
             } => {
                 let runs = u64::try_from(max_open).unwrap_or(u64::MAX);
                 let frames = u64::try_from(self.beyond.len()).unwrap_or(u64::MAX);
+                let bytes = self.beyond.bytes;
                 frames > u64::from(max_frames).saturating_mul(runs)
-                    || self.beyond.bytes > max_bytes.saturating_mul(runs)
+                    || bytes > max_bytes.saturating_mul(runs)
+                    || (frames > GAP_FRAMES && bytes > options.gap_bytes)
             }
         }
     }

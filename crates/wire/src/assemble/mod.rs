@@ -45,6 +45,12 @@ const RUN_BYTES: u64 = 1 << 20;
 /// Default bound on what assembly may hold (`spec/frame-stream.md` 6).
 const MAX_PERIODIC_BYTES: u64 = 64 << 20;
 
+/// Default of [`AssembleOptions::gap_bytes`]: what waits stays in a second-level cache until it is written.
+const GAP_BYTES: u64 = 256 << 10;
+/// Frames that may follow a gap of rule `none` before it is given up, however long they are: a network, or a
+/// producer that sends from several threads, reorders by a few.
+const GAP_FRAMES: u64 = 64;
+
 /// How frames are grouped into periodics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
@@ -78,6 +84,10 @@ pub struct AssembleOptions {
     /// Periodics of one lane that may be open at once; past that the oldest gap is given up. For rule
     /// `none` a periodic counts as one run.
     pub max_open: usize,
+    /// Rule `none`: the oldest gap is given up once so many bytes, and 64 frames, follow it. Where nobody waits for a
+    /// whole periodic, a gap need only be held open for what a network reorders; `u64::MAX` where a second path may
+    /// bring what is missing.
+    pub gap_bytes: u64,
     /// Bytes held over all lanes, and the size at which a periodic of rule `markers` is closed unfinished.
     pub max_periodic_bytes: u64,
     /// How long a gap may hold back what follows it. 0: not at all.
@@ -91,6 +101,7 @@ impl Default for AssembleOptions {
         Self {
             rule: Rule::default(),
             max_open: 4,
+            gap_bytes: GAP_BYTES,
             max_periodic_bytes: MAX_PERIODIC_BYTES,
             hold_ns: 1_000_000_000,
             run_ns: 50_000_000,

@@ -414,6 +414,32 @@ fn held_bytes_stay_within_the_bound() {
 }
 
 #[test]
+fn a_gap_of_rule_none_is_given_up_once_enough_follows_it() {
+    for (gap_bytes, held) in [(0, GAP_FRAMES), (100 * 100, 100), (u64::MAX, 499)] {
+        let mut assembler = Assembler::new(AssembleOptions {
+            gap_bytes,
+            ..AssembleOptions::default()
+        });
+        let mut out = Vec::new();
+        let mut most = 0;
+        for sequence in (0..500).filter(|&n| n != 1) {
+            assembler.push(frame(0, sequence), sequence, 0, &mut out);
+            most = most.max(assembler.held().count() as u64);
+        }
+        assert!(
+            most <= held,
+            "{most} frames of 100 bytes were held, not {held}"
+        );
+        assert_eq!(split(&out).0.len() == 499, held < 498);
+        // What is further apart than that is late, and nothing is lost.
+        assembler.push(frame(0, 1), 1, 0, &mut out);
+        assembler.finish(&mut out);
+        let late = assembler.counters().late;
+        assert_eq!((split(&out).0.len(), late), (500, u64::from(held < 498)));
+    }
+}
+
+#[test]
 fn stream_ids_past_the_limit_are_written_as_late() {
     let mut assembler = Assembler::new(AssembleOptions::default());
     let mut out = Vec::new();
@@ -474,10 +500,12 @@ fn rules() -> impl Strategy<Value = Rule> {
 }
 
 fn all_options() -> impl Strategy<Value = AssembleOptions> {
-    (rules(), 1usize..5, 300u64..4_000, 0u64..60, 0u64..60).prop_map(
-        |(rule, max_open, max_periodic_bytes, hold_ns, run_ns)| AssembleOptions {
+    let bytes = (300u64..4_000, 0u64..20_000);
+    (rules(), 1usize..5, bytes, 0u64..60, 0u64..60).prop_map(
+        |(rule, max_open, (max_periodic_bytes, gap_bytes), hold_ns, run_ns)| AssembleOptions {
             rule,
             max_open,
+            gap_bytes,
             max_periodic_bytes,
             hold_ns,
             run_ns,
@@ -743,6 +771,7 @@ proptest! {
         let options = AssembleOptions {
             rule,
             max_open: 10_000,
+            gap_bytes: u64::MAX,
             hold_ns: u64::MAX,
             run_ns: u64::MAX,
             ..AssembleOptions::default()
