@@ -9,6 +9,8 @@
 //!
 //! A consumer that [waits](Consumer::wait) names the bytes worth waking up for and is woken once for them, not once
 //! a block. How a wake-up cannot get lost is told in `waiter.rs`; `tests/loom.rs` checks it over all interleavings.
+//!
+//! [`shared_memory`] holds another ring, between processes: one producer that never waits, any number of readers.
 
 #![allow(unsafe_code)]
 
@@ -17,6 +19,8 @@ mod consumer;
 mod producer;
 mod queue;
 mod shared;
+#[cfg(all(unix, not(loom)))]
+pub mod shared_memory;
 mod sync;
 #[cfg(all(test, not(loom)))]
 mod tests;

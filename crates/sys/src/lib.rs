@@ -13,5 +13,7 @@ pub mod fs;
 pub mod memory;
 #[cfg(unix)]
 mod option;
+#[cfg(unix)]
+pub mod shared_file;
 pub mod tcp;
 pub mod udp;
