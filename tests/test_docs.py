@@ -21,7 +21,14 @@ PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
-DOCTESTS = ["tapeline.quantities", "tapeline.urls", "tapeline.config", "tapeline.wire", "tapeline.cli._output"]
+DOCTESTS = [
+    "tapeline.quantities",
+    "tapeline.ring",
+    "tapeline.urls",
+    "tapeline.config",
+    "tapeline.wire",
+    "tapeline.cli._output",
+]
 
 
 def page(name):

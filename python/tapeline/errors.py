@@ -31,6 +31,10 @@ class WireError(TapelineError, ValueError):
     """Encoding was asked for something the wire cannot carry; decoding counts, it does not raise."""
 
 
+class RingError(TapelineError, ValueError):
+    """A file is no ring, a ring is damaged, or it cannot take what was given."""
+
+
 class BcsvError(TapelineError, ValueError):
     """A BCSV file or schema is wrong."""
 

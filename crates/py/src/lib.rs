@@ -15,6 +15,8 @@ mod memory;
 mod recorder;
 mod recording;
 mod replay;
+#[cfg(unix)]
+mod ring;
 mod simulate;
 mod wire;
 
@@ -30,5 +32,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     recording::register(m)?;
     simulate::register(m)?;
     replay::register(m)?;
+    #[cfg(unix)]
+    ring::register(m)?;
     doctor::register(m)
 }

@@ -47,6 +47,7 @@ COMMANDS: dict[str, Entry] = {
     "repair": Entry("tapeline.cli.repair:repair", "Recover a recording after a crash."),
     "replay": Entry("tapeline.cli.replay:replay", "Send the frames of a recording again, bit for bit."),
     "plot": Entry("tapeline.cli.recording:plot", "Draw rates, losses and completeness of a recording."),
+    "ring": Entry("tapeline.cli.ring:ring", "Look at a ring in shared memory."),
     "doctor": Entry(
         "tapeline.cli.doctor:doctor",
         "Say what this machine allows: socket buffers, offloads, disk, checksums, compression.",

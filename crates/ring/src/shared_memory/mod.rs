@@ -4,6 +4,7 @@
 //! missed. The layout is in `layout.rs` and `docs/reference/ring.md`, and in C in `include/tapeline_ring.h`. What
 //! makes it right without a lock is argued in `writer.rs` and `reader.rs`.
 
+mod backoff;
 mod error;
 mod header;
 mod layout;
@@ -14,6 +15,7 @@ mod reader;
 mod tests;
 mod writer;
 
+pub use backoff::Backoff;
 pub use error::Error;
 pub use header::Header;
 pub use layout::{
