@@ -68,6 +68,14 @@ def ledger_fields() -> str:
         "| field | counts |",
         "|---|---|",
         *(f"| `{name}` | {text} |" for name, text in ledger.describe()),
+        "\n## Register streams\n",
+        "A stream of register packets has packets instead of frames. Packets are never dropped for their number:",
+        "`seq` is one byte, and two producers may share a source. Its laws:\n",
+        "1. `bytes_received` = `bytes_valid` + `bytes_invalid` + `bytes_discarded` + bytes of unfinished packets;",
+        "2. `packets_received` = `packets_stored` + `packets_refused` + packets in flight.\n",
+        "| field | counts |",
+        "|---|---|",
+        *(f"| `{name}` | {text} |" for name, text in ledger.describe_registers()),
     ]
     return _NOTE + "\n".join(lines) + "\n"
 

@@ -47,7 +47,7 @@ def test_every_setting_has_its_row(info):
     assert f"| `{info.key}` |" in page("reference/configuration.md")
 
 
-@pytest.mark.parametrize("name", [name for name, _ in ledger.describe()])
+@pytest.mark.parametrize("name", [name for name, _ in ledger.describe() + ledger.describe_registers()])
 def test_every_ledger_field_has_its_row(name):
     assert f"| `{name}` |" in page("reference/ledger.md")
 
@@ -57,6 +57,14 @@ def test_ledger_fields_are_those_of_the_compiled_decoder():
     ours = ledger.Ledger().as_dict()
     assert list(native) == list(ours)
     assert list(native["frames_corrupt"]) == list(ours["frames_corrupt"])
+
+
+def test_register_ledger_fields_are_those_of_the_compiled_decoder():
+    native = wire.PacketDecoder()._decoder.ledger()
+    ours = ledger.RegisterLedger().as_dict()
+    assert list(native) == list(ours)
+    for group in ("packets_invalid", "clients_closed"):
+        assert list(native[group]) == list(ours[group])
 
 
 @pytest.mark.parametrize("name", COMMANDS)

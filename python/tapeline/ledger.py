@@ -110,6 +110,136 @@ class Ledger:
         return broken
 
 
+@dataclass(frozen=True, slots=True)
+class InvalidPackets:
+    """Why register packets were refused."""
+
+    length_mismatch: int = _counter("The body contradicts the length.")
+    unknown_command: int = _counter("cmd above 5.")
+    unknown_type: int = _counter("type above 3.")
+    truncated: int = _counter("The stream ended inside the packet.")
+
+    @property
+    def total(self) -> int:
+        """All of them together."""
+        return self.length_mismatch + self.unknown_command + self.unknown_type + self.truncated
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedClients:
+    """Why connections of a register stream ended."""
+
+    ended: int = _counter("The client closed it.")
+    framing_lost: int = _counter("The framing was lost.")
+    idle: int = _counter("Silent for too long, or no whole packet in time.")
+    not_reading: int = _counter("It did not read its answers.")
+    broken: int = _counter("The connection broke.")
+    stopped: int = _counter("Open when the recorder stopped.")
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterLedger:
+    """The account of one register stream at one moment."""
+
+    bytes_received: int = _counter("Bytes that arrived from the sources.")
+    packets_received: int = _counter("Valid packets of every command.")
+    bytes_valid: int = _counter("Bytes of those packets.")
+    registers_received: int = _counter("Registers listed in DIFF and FULL packets.")
+    packets_stored: int = _counter("Packets written to the log; in a decoder: handed out.")
+    bytes_stored: int = _counter("Bytes of those packets.")
+    packets_refused: int = _counter("Packets not logged because the disk refused them.")
+    bytes_refused: int = _counter("Bytes of those packets.")
+    bytes_invalid: int = _counter("Bytes of packets skipped as invalid.")
+    bytes_discarded: int = _counter("Bytes of packets that an end cut, and bytes after lost framing.")
+    framing_lost: int = _counter("Connections or inputs whose framing was lost.")
+    gaps: int = _counter("Jumps forward in the sequence of a source (DIFF and FULL only).")
+    packets_lost: int = _counter("Numbers jumped over that did not come late.")
+    packets_duplicate: int = _counter("Numbers that came twice; stored all the same.")
+    packets_reordered: int = _counter("Numbers that came late and filled a gap.")
+    full_packets: int = _counter("FULL packets.")
+    queries: int = _counter("QUERY packets.")
+    replies: int = _counter("REPLY packets sent.")
+    syncs: int = _counter("SYNC packets.")
+    synced: int = _counter("SYNCED packets sent.")
+    registers_unplaced: int = _counter("Registers for which the image had no place within its limits; they are logged.")
+    clients_accepted: int = _counter("Connections taken.")
+    clients_refused: int = _counter("Connections refused because there were too many.")
+    datagrams_received: int = _counter("UDP datagrams taken from the kernel.")
+    datagrams_dropped_by_kernel: int = _counter("UDP datagrams the kernel dropped for want of buffer (SO_RXQ_OVFL).")
+    ring_high_water_bytes: int = _counter("Most bytes that ever waited between receiver and writer.")
+    backpressure_ns: int = _counter("Time the receiver did not receive because the ring was full, in ns.")
+    packets_invalid: InvalidPackets = field(
+        default_factory=InvalidPackets, metadata={"doc": "Packets refused, by reason."}
+    )
+    clients_closed: ClosedClients = field(
+        default_factory=ClosedClients, metadata={"doc": "Connections that ended, by reason."}
+    )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RegisterLedger:
+        """Read the form of `as_dict`, as in `recording.json`; missing names are 0 and unknown ones ignored."""
+        groups: dict[str, Any] = {"packets_invalid": InvalidPackets, "clients_closed": ClosedClients}
+        made: dict[str, Any] = {}
+        for name, group in groups.items():
+            known = {f.name for f in fields(group)}
+            made[name] = group(**{k: int(v) for k, v in values.get(name, {}).items() if k in known})
+        names = {f.name for f in fields(cls)} - groups.keys()
+        made |= {k: int(v) for k, v in values.items() if k in names}
+        return cls(**made)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Name to number; `packets_invalid` and `clients_closed` are dicts of their own."""
+        return asdict(self)
+
+    @property
+    def lost_anything(self) -> bool:
+        """True when something that reached the receiver, or its kernel, is not in the log.
+
+        Gaps are the producer's to explain on a byte stream and do not count here.
+        """
+        return bool(
+            self.packets_invalid.total
+            or self.bytes_discarded
+            or self.framing_lost
+            or self.packets_refused
+            or self.datagrams_dropped_by_kernel
+        )
+
+    def broken_laws(self, *, bytes_pending: int = 0, packets_in_flight: int = 0) -> list[str]:
+        """Check the conservation laws.
+
+        Args:
+            bytes_pending: Bytes of unfinished packets; 0 after the end.
+            packets_in_flight: Packets between receiver and writer; 0 after the end.
+
+        Returns:
+            One sentence for each law that does not hold; empty when all hold.
+        """
+        broken = []
+        if self.bytes_received != self.bytes_valid + self.bytes_invalid + self.bytes_discarded + bytes_pending:
+            broken.append(
+                f"bytes_received {self.bytes_received} != bytes_valid {self.bytes_valid} + bytes_invalid "
+                f"{self.bytes_invalid} + bytes_discarded {self.bytes_discarded} + pending {bytes_pending}"
+            )
+        if self.packets_received != self.packets_stored + self.packets_refused + packets_in_flight:
+            broken.append(
+                f"packets_received {self.packets_received} != packets_stored {self.packets_stored} + packets_refused "
+                f"{self.packets_refused} + in flight {packets_in_flight}"
+            )
+        return broken
+
+
+def describe_registers() -> list[tuple[str, str]]:
+    """Dotted name and text of every field of a register stream's ledger, for the documentation."""
+    rows = []
+    for f in fields(RegisterLedger):
+        rows.append((f.name, f.metadata["doc"]))
+        group = {"packets_invalid": InvalidPackets, "clients_closed": ClosedClients}.get(f.name)
+        if group is not None:
+            rows += [(f"{f.name}.{part.name}", part.metadata["doc"]) for part in fields(group)]
+    return rows
+
+
 def describe() -> list[tuple[str, str]]:
     """Dotted name and text of every field, for the documentation."""
     rows = []

@@ -19,6 +19,7 @@ mod replay;
 mod ring;
 mod simulate;
 mod wire;
+mod wire_registers;
 
 #[pymodule(gil_used = false)]
 fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
@@ -27,6 +28,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add("debug_build", cfg!(debug_assertions))?;
     errors::register(m)?;
     wire::register(m)?;
+    wire_registers::register(m)?;
     bcsv::register(m)?;
     recorder::register(m)?;
     recording::register(m)?;

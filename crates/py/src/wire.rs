@@ -10,7 +10,10 @@ use tapeline_wire::frame;
 use tapeline_wire::ledger::Ledger;
 use tapeline_wire::sequence::{DEFAULT_MAX_IDS, MAX_WINDOW, SequenceTable, Verdict};
 
-pyo3::import_exception!(tapeline.errors, WireError);
+mod error {
+    pyo3::import_exception!(tapeline.errors, WireError);
+}
+pub(crate) use error::WireError;
 
 /// Chunks shorter than this are decoded without releasing the lock: that would cost more.
 const DETACH_BYTES: usize = 16 << 10;
@@ -353,7 +356,7 @@ fn refused(error: impl Display) -> PyErr {
     WireError::new_err(error.to_string())
 }
 
-fn in_range<'a, 'py, T>(name: &str, value: &'a Bound<'py, PyAny>, max: T) -> PyResult<T>
+pub(crate) fn in_range<'a, 'py, T>(name: &str, value: &'a Bound<'py, PyAny>, max: T) -> PyResult<T>
 where
     T: FromPyObject<'a, 'py, Error = PyErr> + Display,
 {
@@ -367,13 +370,13 @@ where
 }
 
 /// Bytes of a Python object, lent without a copy.
-enum Bytes<'py> {
+pub(crate) enum Bytes<'py> {
     Immutable(Bound<'py, PyBytes>),
     Buffer(PyUntypedBuffer),
 }
 
 impl<'py> Bytes<'py> {
-    fn of(object: &Bound<'py, PyAny>) -> PyResult<Self> {
+    pub(crate) fn of(object: &Bound<'py, PyAny>) -> PyResult<Self> {
         if let Ok(bytes) = object.cast::<PyBytes>() {
             return Ok(Self::Immutable(bytes.clone()));
         }
@@ -387,11 +390,11 @@ impl<'py> Bytes<'py> {
     }
 
     /// Whether no other thread can change the bytes once the lock is released.
-    fn constant(&self) -> bool {
+    pub(crate) fn constant(&self) -> bool {
         matches!(self, Self::Immutable(_))
     }
 
-    fn with<R>(&self, read: impl FnOnce(&[u8]) -> R) -> R {
+    pub(crate) fn with<R>(&self, read: impl FnOnce(&[u8]) -> R) -> R {
         match self {
             Self::Immutable(bytes) => read(bytes.as_bytes()),
             Self::Buffer(buffer) if buffer.len_bytes() == 0 => read(&[]),

@@ -10,6 +10,7 @@ mod decoder;
 mod encode;
 mod image;
 mod image_file;
+mod ledger;
 mod packet;
 mod scanner;
 mod sequence;
@@ -21,6 +22,7 @@ pub use image::{
     Applied, ImageLimits, ImageReader, PAGE_REGISTERS, RegisterImage, RegisterState, SourceImage,
 };
 pub use image_file::{ImageFileError, ImagePosition, decode_image, encode_image};
+pub use ledger::{ClosedCounters, RegisterLedger};
 pub use packet::{
     Command, Kind, MAX_COUNT, PACKET_HEADER_BYTES, PacketRef, SIMPLE_HEADER_BYTES, Source,
     SourceType,
