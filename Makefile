@@ -8,7 +8,7 @@ SHELL := /bin/bash
 SOURCES := $(shell find crates -name '*.rs' -o -name 'Cargo.toml' -o -name '*.c') Cargo.toml Cargo.lock pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build test-rust test-py test-system kill prop fuzz fuzz-smoke loom lint fmt types docs bench bench-smoke \
+.PHONY: help demo test build test-rust test-py test-system kill prop fuzz fuzz-smoke loom lint fmt types docs bench bench-smoke campaign campaign-smoke \
 	vectors ci pins clean
 
 help: ## list the targets
@@ -55,6 +55,12 @@ fuzz: $(VENV)/.deps ## run every fuzz target for ten minutes, with the stable co
 fuzz-smoke: $(VENV)/.deps ## run every fuzz target for half a minute
 	$(PY) fuzz/run.py --seconds 30 --seed 1
 
+campaign: build ## a million damaged files for each Python entry point of tapeline.bcsv
+	$(PY) fuzz/python_faces.py --inputs 1000000
+
+campaign-smoke: build ## the same with a few thousand
+	$(PY) fuzz/python_faces.py --inputs 10000
+
 bench: build ## measure recording against minimal rivals; fails below a floor
 	$(PY) benches/bench_record.py
 
@@ -95,4 +101,4 @@ clean: ## remove what was built
 pins: $(VENV)/.deps ## renew constraints.txt from what is installed
 	$(PY) -m pip freeze --exclude tapeline > constraints.txt
 
-ci: lint test types docs loom fuzz-smoke bench-smoke ## what CI runs
+ci: lint test types docs loom fuzz-smoke campaign-smoke bench-smoke ## what CI runs

@@ -135,3 +135,26 @@ def test_bounded_and_typed(tmp_path, name):
 
 def test_there_are_enough_of_them():
     assert len(CASES) >= 90
+
+
+def test_a_footer_with_too_few_rows_is_no_excuse_to_leave_rows_out(tmp_path):
+    one = twin.vle(4) + b"\x01\0\0\0"
+    data = header() + packet(0, one * 5 + twin.vle(twin.TERMINATOR)) + footer([(len(header()), 0)], 3)
+    path = tmp_path / "few.bcsv"
+    path.write_bytes(data)
+    with bcsv.Reader(path) as reader:
+        with pytest.raises(bcsv.CorruptError, match="more rows than the index says"):
+            reader.read_table()
+        assert reader.complete is False
+        with pytest.raises(bcsv.CorruptError, match="more rows than the index says"):
+            list(reader)
+
+
+def test_repair_keeps_the_rows_before_an_impossible_one(tmp_path):
+    """A byte of zero where a flat row's length stood looks like an empty row, which flat never writes."""
+    row = twin.vle(4) + b"\x01\0\0\0"
+    row += struct.pack("<I", xxh32(b"\x01\0\0\0"))
+    path, out = tmp_path / "zero.bcsv", tmp_path / "out.bcsv"
+    path.write_bytes(header(flags=twin.STREAM_MODE) + row * 8 + b"\0" + row)
+    assert bcsv.repair(path, out).rows_readable == 8
+    assert bcsv.read_table(out).num_rows == 8

@@ -398,6 +398,20 @@ impl Cursor {
         Ok(taken)
     }
 
+    /// After the last row that the index knows: there must be no other.
+    ///
+    /// # Errors
+    ///
+    /// The packet holds more rows than the index says.
+    pub(crate) fn expect_end(&mut self) -> Result<()> {
+        if self.next < self.rows.len() || self.refill().map_err(|error| self.place(error))? {
+            return Err(self.place(Error::new(ErrorKind::Framing {
+                what: "a packet has more rows than the index says",
+            })));
+        }
+        Ok(())
+    }
+
     fn place(&self, error: Error) -> Error {
         error.at(self.unit_offset)
     }
@@ -506,6 +520,11 @@ pub(crate) fn stream_row(bytes: &[u8], at: usize, facts: &FileFacts) -> Result<S
         if length.bytes > 1 {
             return Err(Error::new(ErrorKind::Framing {
                 what: "a repeat of several bytes",
+            }));
+        }
+        if facts.header.row_codec() == RowCodec::Flat && facts.layout.columns() > 0 {
+            return Err(Error::new(ErrorKind::Framing {
+                what: "an empty row, which the flat codec never writes",
             }));
         }
         return Ok(StreamRow::Whole {

@@ -101,6 +101,8 @@ struct State {
     stream: Option<StreamScan>,
     /// Gaps found while reading, besides those of the index.
     gaps: Vec<(u64, u64)>,
+    /// A packet turned out to be damaged when it was read.
+    damaged: bool,
 }
 
 impl Reader {
@@ -174,14 +176,17 @@ impl Reader {
         Ok(self.shared.visible(&index).1)
     }
 
-    /// `Some(true)`: closed and whole, as far as its footer says (packets are verified when they are read).
+    /// `Some(true)`: closed and whole, as far as its footer says and what was read so far (packets are verified when
+    /// they are read).
     /// `Some(false)`: cut, unclosed or damaged. `None`: the format cannot tell (streams).
     ///
     /// # Errors
     ///
     /// As [`Reader::num_rows`].
     pub fn complete(&self) -> Result<Option<bool>> {
-        Ok(self.shared.index()?.complete)
+        let complete = self.shared.index()?.complete;
+        let damaged = self.shared.lock().damaged;
+        Ok(complete.map(|complete| complete && !damaged))
     }
 
     /// The packets, or the pieces of a stream, that can be read.
@@ -501,6 +506,9 @@ impl Cursor {
             );
             return Err(Error::new(ErrorKind::RowsMissing { first, stop }));
         }
+        if piece.skip + piece.take == unit.rows {
+            self.expect_end()?;
+        }
         Ok(gather.finish(unit.first_row + piece.skip))
     }
 }
@@ -690,6 +698,9 @@ impl Shared {
         given: u64,
     ) -> Result<Batch> {
         let system = error.io_error().is_some() || matches!(error.kind(), ErrorKind::Limit { .. });
+        if !system {
+            self.lock().damaged = true;
+        }
         if self.options.on_corrupt == OnCorrupt::Raise || system {
             return Err(place(error, piece.unit, unit));
         }
@@ -730,7 +741,15 @@ impl Batches {
         let left = piece.take - given;
         if left == 0 {
             self.current = None;
-            return None;
+            if piece.skip + piece.take < unit.rows {
+                return None;
+            }
+            let error = self.cursor.expect_end().err()?;
+            self.gather.begin(0);
+            return Some(
+                self.shared
+                    .lose(error, unit, &piece, &mut self.gather, given),
+            );
         }
         let wanted = self
             .batch_rows
