@@ -27,6 +27,25 @@ class RecorderError(TapelineError, RuntimeError):
         self.path = path
 
 
+class ConvertError(TapelineError, ValueError):
+    """A text file could not be converted as it is.
+
+    Attributes:
+        path: The file, or None.
+        line: Line of the text, from 1, or None.
+        column: Name of the column, or None.
+    """
+
+    def __init__(
+        self, message: str, *, path: str | None = None, line: int | None = None, column: str | None = None
+    ) -> None:
+        """Keep the place beside the text."""
+        super().__init__(message)
+        self.path = path
+        self.line = line
+        self.column = column
+
+
 class WireError(TapelineError, ValueError):
     """Encoding was asked for something the wire cannot carry; decoding counts, it does not raise."""
 

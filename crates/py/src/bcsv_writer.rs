@@ -326,7 +326,7 @@ fn schema_of(py: Python<'_>, columns: &[(String, String)]) -> PyResult<Schema> {
     Schema::new(specs.collect::<PyResult<_>>()?).map_err(|error| errors::bcsv_error(py, &error, ""))
 }
 
-fn write_options(options: &PyOptions) -> PyResult<WriteOptions> {
+pub(crate) fn write_options(options: &PyOptions) -> PyResult<WriteOptions> {
     let (row_codec, file_codec, level, packet_bytes, index, version, _) = options;
     let unknown = |what: &str, given: &str, names: Vec<&str>| {
         PyValueError::new_err(format!(

@@ -9,6 +9,7 @@ mod bcsv;
 mod bcsv_reader;
 mod bcsv_rows;
 mod bcsv_writer;
+mod convert;
 mod doctor;
 mod errors;
 mod memory;
@@ -30,6 +31,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     wire::register(m)?;
     wire_registers::register(m)?;
     bcsv::register(m)?;
+    convert::register(m)?;
     recorder::register(m)?;
     recording::register(m)?;
     simulate::register(m)?;

@@ -1,0 +1,96 @@
+//! Helpers for the columns of `tapeline-bcsv`: cut, borrow, sum up.
+
+use tapeline_bcsv::{Column, ColumnView};
+
+use crate::infer::{Summary, fits_f32, fits_f64};
+
+macro_rules! each_vec {
+    ($column:expr, $values:ident => $numbers:expr, $bits:ident => $bools:expr, $text:ident => $strings:expr) => {
+        match $column {
+            Column::Bool($bits) => $bools,
+            Column::UInt8($values) => $numbers,
+            Column::UInt16($values) => $numbers,
+            Column::UInt32($values) => $numbers,
+            Column::UInt64($values) => $numbers,
+            Column::Int8($values) => $numbers,
+            Column::Int16($values) => $numbers,
+            Column::Int32($values) => $numbers,
+            Column::Int64($values) => $numbers,
+            Column::Float($values) => $numbers,
+            Column::Double($values) => $numbers,
+            Column::String($text) => $strings,
+        }
+    };
+}
+
+/// Cut a column to its first rows.
+pub(crate) fn truncate(column: &mut Column, rows: usize) {
+    each_vec!(column, values => values.truncate(rows), bits => {
+        if rows < bits.len {
+            bits.bytes.truncate(rows.div_ceil(8));
+            if let (Some(last), 1..) = (bits.bytes.last_mut(), rows % 8) {
+                *last &= (1 << (rows % 8)) - 1;
+            }
+            bits.len = rows;
+        }
+    }, text => {
+        text.offsets.truncate(rows + 1);
+        let end = text.offsets.last().and_then(|at| usize::try_from(*at).ok()).unwrap_or(0);
+        text.bytes.truncate(end);
+    });
+}
+
+/// Borrow a column for writing.
+pub(crate) fn view(column: &Column) -> ColumnView<'_> {
+    match column {
+        Column::Bool(bits) => ColumnView::Bool {
+            bits: &bits.bytes,
+            offset: 0,
+        },
+        Column::UInt8(values) => ColumnView::UInt8(values),
+        Column::UInt16(values) => ColumnView::UInt16(values),
+        Column::UInt32(values) => ColumnView::UInt32(values),
+        Column::UInt64(values) => ColumnView::UInt64(values),
+        Column::Int8(values) => ColumnView::Int8(values),
+        Column::Int16(values) => ColumnView::Int16(values),
+        Column::Int32(values) => ColumnView::Int32(values),
+        Column::Int64(values) => ColumnView::Int64(values),
+        Column::Float(values) => ColumnView::Float(values),
+        Column::Double(values) => ColumnView::Double(values),
+        Column::String(text) => ColumnView::String {
+            offsets: &text.offsets,
+            bytes: &text.bytes,
+        },
+    }
+}
+
+/// What the values of a column ask of its type. Only whole numbers can ask for less than their column offers.
+pub(crate) fn summary(column: &Column) -> Summary {
+    let mut seen = Summary::default();
+    macro_rules! ints {
+        ($values:expr) => {
+            if let (Some(min), Some(max)) = ($values.iter().min(), $values.iter().max()) {
+                let small = i128::from(*min).abs().max(i128::from(*max)) <= 1 << 24;
+                let exact = (
+                    small || $values.iter().all(|v| fits_f32((*v).into())),
+                    small || $values.iter().all(|v| fits_f64((*v).into())),
+                );
+                let low = i64::try_from(*min).unwrap_or(i64::MAX).min(0);
+                seen.range(low, u64::try_from(*max).unwrap_or(0), exact);
+            }
+        };
+    }
+    match column {
+        Column::UInt8(values) => ints!(values),
+        Column::UInt16(values) => ints!(values),
+        Column::UInt32(values) => ints!(values),
+        Column::UInt64(values) => ints!(values),
+        Column::Int8(values) => ints!(values),
+        Column::Int16(values) => ints!(values),
+        Column::Int32(values) => ints!(values),
+        Column::Int64(values) => ints!(values),
+        other if !other.is_empty() => seen.kind(other.kind()),
+        _ => {}
+    }
+    seen
+}

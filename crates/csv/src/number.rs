@@ -1,0 +1,425 @@
+//! Decimal text to numbers, and whether a number still says what its text said.
+//!
+//! A float *keeps* a text if printing it with as many significant digits as the text has (trailing zeros aside) gives
+//! the same digits. Digits below 2^52 (2^23 for binary32) always do inside the range of normal numbers, for the
+//! distance to the next float is then less than one unit of the last digit; up to there, and with a power of ten that is
+//! exact, one multiplication or division also rounds correctly (Clinger 1990). Everything else goes to the standard
+//! library's parser and is compared with what printing gives.
+//!
+//! Text is a number only in the form that a program prints: no blanks, no plus sign, no superfluous leading zero.
+
+/// A decimal number as found: `(-1)^negative * mantissa * 10^exponent`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Decimal {
+    pub negative: bool,
+    pub mantissa: u64,
+    pub exponent: i32,
+    /// The mantissa holds all digits.
+    pub whole: bool,
+    /// Neither a point nor an exponent.
+    pub integer: bool,
+}
+
+/// Digits taken before only their number counts; more never keep a double (its longest expansion has 767).
+const MAX_DIGITS: usize = 800;
+
+/// The number at the start of `bytes` and its length; the caller looks at what follows.
+#[inline]
+pub(crate) fn decimal(bytes: &[u8], point: u8) -> Option<(Decimal, usize)> {
+    let negative = bytes.first() == Some(&b'-');
+    let start = usize::from(negative);
+    let mut mantissa: u64 = 0;
+    let mut whole = true;
+    let mut at = start;
+    at = digits(bytes, at, &mut mantissa, &mut whole);
+    let before = at - start;
+    if before > 1 && bytes.get(start) == Some(&b'0') {
+        return None;
+    }
+    let (mut integer, mut exponent) = (true, 0);
+    if bytes.get(at) == Some(&point) {
+        let from = at + 1;
+        at = digits(bytes, from, &mut mantissa, &mut whole);
+        if before == 0 && at == from {
+            return None;
+        }
+        exponent = -i32::try_from(at - from).ok()?;
+        integer = false;
+    } else if before == 0 {
+        return None;
+    }
+    if let Some(b'e' | b'E') = bytes.get(at) {
+        let (value, end) = exponent_at(bytes, at + 1)?;
+        exponent += value;
+        at = end;
+        integer = false;
+    }
+    let found = Decimal {
+        negative,
+        mantissa,
+        exponent,
+        whole,
+        integer,
+    };
+    Some((found, at))
+}
+
+/// Add the digits from `at` on to the mantissa; returns where they end.
+#[inline(always)]
+fn digits(bytes: &[u8], at: usize, mantissa: &mut u64, whole: &mut bool) -> usize {
+    let mut end = at;
+    while let Some(byte) = bytes.get(end) {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            break;
+        }
+        if *mantissa < u64::MAX / 10 {
+            *mantissa = *mantissa * 10 + u64::from(digit);
+        } else {
+            match mantissa
+                .checked_mul(10)
+                .and_then(|m| m.checked_add(digit.into()))
+            {
+                Some(sum) if *whole => *mantissa = sum,
+                _ => *whole = false,
+            }
+        }
+        end += 1;
+    }
+    end
+}
+
+fn exponent_at(bytes: &[u8], at: usize) -> Option<(i32, usize)> {
+    let sign = bytes.get(at)?;
+    let start = at + usize::from(matches!(sign, b'+' | b'-'));
+    let mut value: i32 = 0;
+    let mut end = start;
+    while let Some(digit) = bytes.get(end).map(|b| b.wrapping_sub(b'0')) {
+        if digit > 9 {
+            break;
+        }
+        // Beyond any float; kept from overflowing.
+        value = (value * 10 + i32::from(digit)).min(100_000);
+        end += 1;
+    }
+    (end > start).then_some((if *sign == b'-' { -value } else { value }, end))
+}
+
+const POWERS_64: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16,
+    1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+];
+const POWERS_32: [f32; 11] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
+
+/// The double nearest to the text, and whether it keeps it. `text` is what `decimal` was found in.
+#[inline]
+pub(crate) fn double(decimal: &Decimal, text: &[u8], point: u8) -> (f64, bool) {
+    if decimal.mantissa < 1 << 52 && decimal.whole {
+        let power = usize::try_from(decimal.exponent.unsigned_abs()).unwrap_or(usize::MAX);
+        if let Some(power) = POWERS_64.get(power) {
+            #[allow(clippy::cast_precision_loss)] // below 2^52
+            let digits = decimal.mantissa as f64;
+            let value = if decimal.exponent < 0 {
+                digits / power
+            } else {
+                digits * power
+            };
+            return (if decimal.negative { -value } else { value }, true);
+        }
+    }
+    double_slowly(decimal, text, point)
+}
+
+#[cold]
+#[inline(never)]
+fn double_slowly(decimal: &Decimal, text: &[u8], point: u8) -> (f64, bool) {
+    let Some(value) = with_point(text, point, |text| text.parse::<f64>().ok()) else {
+        return (f64::NAN, false);
+    };
+    let mut printed = zmij::Buffer::new();
+    let kept = value.is_finite()
+        && (same(decimal, printed.format_finite(value))
+            || keeps(text, point, |digits| format!("{:.*e}", digits - 1, value)));
+    (value, kept)
+}
+
+/// The binary32 nearest to the text, and whether it keeps it.
+#[inline]
+pub(crate) fn float(decimal: &Decimal, text: &[u8], point: u8) -> (f32, bool) {
+    if decimal.mantissa < 1 << 30 && decimal.whole {
+        let power = usize::try_from(decimal.exponent.unsigned_abs()).unwrap_or(usize::MAX);
+        #[allow(clippy::cast_precision_loss)] // below 2^24 where it is used
+        let digits = decimal.mantissa as f32;
+        if decimal.mantissa < 1 << 23
+            && let Some(power) = POWERS_32.get(power)
+        {
+            let value = if decimal.exponent < 0 {
+                digits / power
+            } else {
+                digits * power
+            };
+            return (if decimal.negative { -value } else { value }, true);
+        }
+        if decimal.exponent <= 0
+            && let Some(power) = POWERS_64.get(power)
+            && let Some(found) = float_by_double(decimal, *power)
+        {
+            return found;
+        }
+    }
+    float_slowly(decimal, text, point)
+}
+
+/// By way of a double; `None` where rounding twice could differ from rounding once, or the answer is not clear.
+#[inline]
+fn float_by_double(decimal: &Decimal, power: f64) -> Option<(f32, bool)> {
+    #[allow(clippy::cast_precision_loss)] // below 2^30
+    let digits = decimal.mantissa as f64;
+    let wide = digits / power;
+    // Half way between two binary32 to the last bit of the double: the quotient may have been rounded to there.
+    if wide.to_bits() & 0x1FFF_FFFF == 0x1000_0000 || wide < f64::from(f32::MIN_POSITIVE) {
+        return None;
+    }
+    #[allow(clippy::cast_possible_truncation)] // rounding is the purpose
+    let value = wide as f32;
+    // Half a unit of the last digit decides; the product is off by less than 2^-22.
+    let off = (f64::from(value) * power - digits).abs();
+    let kept = if off < 0.499 {
+        true
+    } else if decimal.mantissa.is_multiple_of(10) {
+        return None;
+    } else if off > 0.501 {
+        false
+    } else {
+        return None;
+    };
+    Some((if decimal.negative { -value } else { value }, kept))
+}
+
+#[cold]
+#[inline(never)]
+fn float_slowly(decimal: &Decimal, text: &[u8], point: u8) -> (f32, bool) {
+    let Some(value) = with_point(text, point, |text| text.parse::<f32>().ok()) else {
+        return (f32::NAN, false);
+    };
+    let mut printed = zmij::Buffer::new();
+    let kept = value.is_finite()
+        && (same(decimal, printed.format_finite(value))
+            || keeps(text, point, |digits| format!("{:.*e}", digits - 1, value)));
+    (value, kept)
+}
+
+/// Whether a printed number is the decimal.
+fn same(decimal: &Decimal, printed: &str) -> bool {
+    if !decimal.whole {
+        return false;
+    }
+    let stripped = |d: &Decimal| {
+        let (mut mantissa, mut exponent) = (d.mantissa, d.exponent);
+        while mantissa != 0 && mantissa % 10 == 0 {
+            mantissa /= 10;
+            exponent += 1;
+        }
+        (mantissa, if mantissa == 0 { 0 } else { exponent })
+    };
+    self::decimal(printed.as_bytes(), b'.')
+        .is_some_and(|(other, _)| other.whole && stripped(decimal) == stripped(&other))
+}
+
+/// Whether printing with as many digits as the text has gives its digits.
+fn keeps(text: &[u8], point: u8, print: impl Fn(usize) -> String) -> bool {
+    let Some((digits, exponent)) = significant(text, point) else {
+        return false;
+    };
+    if digits.is_empty() {
+        return true;
+    }
+    significant(print(digits.len()).as_bytes(), b'.')
+        .is_some_and(|found| found == (digits, exponent))
+}
+
+/// Digits without zeros at either end, and the exponent of the first.
+fn significant(text: &[u8], point: u8) -> Option<(Vec<u8>, i64)> {
+    let (mut digits, mut exponent, mut behind) = (Vec::new(), -1, false);
+    for (i, byte) in text.iter().enumerate() {
+        match byte {
+            b'0'..=b'9' => {
+                if !digits.is_empty() || *byte != b'0' {
+                    digits.push(*byte);
+                    exponent += i64::from(!behind);
+                } else if behind {
+                    exponent -= 1;
+                }
+            }
+            b'e' | b'E' => {
+                exponent += i64::from(exponent_at(text, i + 1)?.0);
+                break;
+            }
+            byte if *byte == point => behind = true,
+            _ => {}
+        }
+    }
+    let zeros = digits.iter().rev().take_while(|b| **b == b'0').count();
+    digits.truncate(digits.len() - zeros);
+    (digits.len() <= MAX_DIGITS).then_some((digits, exponent))
+}
+
+fn with_point<T>(text: &[u8], point: u8, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+    let text = std::str::from_utf8(text).ok()?;
+    if point == b'.' {
+        return parse(text);
+    }
+    parse(&text.replace(char::from(point), "."))
+}
+
+/// `nan` and the infinities, in the spellings of common programs.
+pub(crate) fn special(text: &[u8]) -> Option<f64> {
+    let (negative, word) = match text.strip_prefix(b"-") {
+        Some(word) => (true, word),
+        None => (false, text),
+    };
+    let value = match word {
+        b"nan" | b"NaN" | b"NAN" if !negative => f64::NAN,
+        b"inf" | b"Inf" | b"INF" | b"Infinity" | b"infinity" => f64::INFINITY,
+        _ => return None,
+    };
+    Some(if negative { -value } else { value })
+}
+
+/// The double that a text names; `None` if it is no number in plain form or the double would not keep it.
+#[must_use]
+pub fn exact_f64(text: &[u8]) -> Option<f64> {
+    match decimal(text, b'.') {
+        Some((found, end)) if end == text.len() => {
+            let (value, kept) = double(&found, text, b'.');
+            kept.then_some(value)
+        }
+        _ => special(text),
+    }
+}
+
+/// The binary32 that a text names; `None` if it is no number in plain form or the float would not keep it.
+#[must_use]
+pub fn exact_f32(text: &[u8]) -> Option<f32> {
+    match decimal(text, b'.') {
+        Some((found, end)) if end == text.len() => {
+            let (value, kept) = float(&found, text, b'.');
+            kept.then_some(value)
+        }
+        #[allow(clippy::cast_possible_truncation)] // NaN and infinities
+        _ => special(text).map(|value| value as f32),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_a_double_keeps() {
+        for text in [
+            "0",
+            "-0",
+            "0.1",
+            "1e22",
+            "123456789012345",
+            "0.8444218515250481",
+            "0.10000000000000001",
+            "5e-324",
+            ".5",
+            "5.",
+        ] {
+            let value = exact_f64(text.as_bytes()).unwrap();
+            assert_eq!(
+                value.to_bits(),
+                text.parse::<f64>().unwrap().to_bits(),
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "-",
+            "007",
+            "+5",
+            "1e400",
+            "1_000",
+            "1 ",
+            " 1",
+            "1e",
+            "0x10",
+            ".",
+            "9007199254740993",
+            "0.1234567890123456789",
+            "3e-324",
+            "1.2.3",
+        ] {
+            assert_eq!(exact_f64(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_float_keeps() {
+        for text in [
+            "0.1",
+            "3.4028235e38",
+            "16777216",
+            "0.12345679",
+            "1.50000000",
+            "0.1000000000",
+        ] {
+            let value = exact_f32(text.as_bytes()).unwrap();
+            assert_eq!(
+                value.to_bits(),
+                text.parse::<f32>().unwrap().to_bits(),
+                "{text}"
+            );
+        }
+        for text in ["16777217", "0.123456789", "1e39", "1e-46", "3.40282357e38x"] {
+            assert_eq!(exact_f32(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    /// The rule, without any short cut.
+    fn twin<T: Copy + std::fmt::LowerExp>(text: &str, value: T) -> bool {
+        keeps(text.as_bytes(), b'.', |digits| {
+            format!("{:.*e}", digits - 1, value)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn printed_doubles_are_kept(bits: u64) {
+            let value = f64::from_bits(bits);
+            prop_assume!(value.is_finite());
+            for text in [format!("{value:?}"), format!("{value:e}"), format!("{value:.16e}")] {
+                prop_assert_eq!(exact_f64(text.as_bytes()).map(f64::to_bits), Some(bits));
+            }
+        }
+
+        #[test]
+        fn printed_floats_are_kept(bits: u32) {
+            let value = f32::from_bits(bits);
+            prop_assume!(value.is_finite());
+            for text in [format!("{value:?}"), format!("{value:e}"), format!("{value:.8e}")] {
+                prop_assert_eq!(exact_f32(text.as_bytes()).map(f32::to_bits), Some(bits));
+            }
+        }
+
+        #[test]
+        fn short_cuts_agree_with_the_rule(negative: bool, mantissa in 0u64..1 << 60, digits in 0u32..60, point in 0usize..12, exponent in -50i32..50, plain: bool) {
+            let whole = (mantissa >> digits).to_string();
+            let at = whole.len().saturating_sub(point).max(1);
+            let (a, b) = whole.split_at(at.min(whole.len()));
+            let mut text = format!("{}{a}", if negative { "-" } else { "" });
+            if !b.is_empty() { text = format!("{text}.{b}"); }
+            if !plain { text = format!("{text}e{exponent}"); }
+            let (wide, narrow) = (text.parse::<f64>().unwrap(), text.parse::<f32>().unwrap());
+            let kept = (wide.is_finite() && twin(&text, wide)).then_some(wide.to_bits());
+            prop_assert_eq!(exact_f64(text.as_bytes()).map(f64::to_bits), kept, "{}", text);
+            let kept = (narrow.is_finite() && twin(&text, narrow)).then_some(narrow.to_bits());
+            prop_assert_eq!(exact_f32(text.as_bytes()).map(f32::to_bits), kept, "{}", text);
+        }
+    }
+}

@@ -1,0 +1,703 @@
+//! A chunk of whole records to columns: the hot loop.
+//!
+//! Every cell is tried in the form that programs print for its column's type, straight from the bytes and without
+//! looking for its end first. Whatever that does not take goes the slow way: the cell is cut out, unquoted, and either
+//! stored or refused. A refused cell of a column whose type was inferred is a [`Failure::Misfit`], which asks for a wider
+//! type; one of a column whose type was given is an error.
+
+use std::borrow::Cow;
+
+use tapeline_bcsv::{Column, ColumnType, MAX_STRING_BYTES, StringColumn};
+
+use crate::columns;
+use crate::error::{Error, ErrorKind, Result};
+use crate::infer::{EmptyCells, Summary, Types};
+use crate::number::{Decimal, decimal, double, float, special};
+use crate::records::{self, Next};
+use crate::sniff::Dialect;
+
+/// What to do with a record that has more or fewer fields than there are columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ragged {
+    /// Stop with its line.
+    #[default]
+    Stop,
+    /// Leave it out, and count it.
+    Skip,
+    /// Fill a short one with empty cells, and count it; a long one stops.
+    Pad,
+}
+
+/// A column to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// The field of each record that it is made of.
+    pub field: usize,
+    pub name: String,
+    pub kind: ColumnType,
+    /// The type was given: cells are read leniently, and never widen it.
+    pub given: bool,
+    /// Only empty cells were seen so far.
+    pub blank: bool,
+}
+
+/// What chunks are parsed by.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub dialect: Dialect,
+    pub types: Types,
+    pub ragged: Ragged,
+    /// Names of all fields.
+    pub fields: Vec<String>,
+    /// Columns to be made, in the order of the output.
+    pub targets: Vec<Target>,
+}
+
+impl Plan {
+    /// For each field the number of its target.
+    fn slots(&self) -> Vec<Option<usize>> {
+        let mut slots = vec![None; self.fields.len()];
+        for (number, target) in self.targets.iter().enumerate() {
+            if let Some(slot) = slots.get_mut(target.field) {
+                *slot = Some(number);
+            }
+        }
+        slots
+    }
+}
+
+/// Counts of what was not plain.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub skipped: u64,
+    pub padded: u64,
+    pub blank: u64,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.skipped += other.skipped;
+        self.padded += other.padded;
+        self.blank += other.blank;
+    }
+}
+
+/// A parsed chunk.
+#[derive(Debug, Default)]
+pub(crate) struct Parsed {
+    pub rows: usize,
+    pub columns: Vec<Column>,
+    /// Per target: cells stored as NaN for want of a value, and cells of a given type that were rounded.
+    pub empties: Vec<u64>,
+    pub rounded: Vec<u64>,
+    pub counts: Counts,
+}
+
+/// Why a chunk is not columns.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A cell does not fit the inferred type of its column.
+    Misfit,
+    Error(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Why a cell was not stored.
+enum Refused {
+    Misfit,
+    Error(ErrorKind),
+}
+
+struct Slot {
+    target: Option<usize>,
+    column: Column,
+    given: bool,
+    blank: bool,
+    empties: u64,
+    rounded: u64,
+}
+
+/// Whole records to columns. `first_line` is the line of the first byte.
+pub(crate) fn parse(
+    plan: &Plan,
+    bytes: &[u8],
+    first_line: u64,
+) -> std::result::Result<Parsed, Failure> {
+    check_utf8(bytes, first_line)?;
+    let mut slots = make_slots(plan, bytes);
+    let mut rows = 0;
+    let mut counts = Counts::default();
+    let place = |at: usize, field: usize| (line_of(bytes, first_line, at), column_of(plan, field));
+    let mut at = 0;
+    while at < bytes.len() {
+        if slots.len() > 1 {
+            let blank = records::blank(bytes, at);
+            if blank > 0 {
+                counts.blank += 1;
+                at += blank;
+                continue;
+            }
+        }
+        match parse_record(plan, &mut slots, bytes, at) {
+            Ok(next) => {
+                rows += 1;
+                at = next;
+            }
+            Err(Stop::Refused(Refused::Misfit, ..)) => return Err(Failure::Misfit),
+            Err(Stop::Refused(Refused::Error(kind), field, cell)) => {
+                let (line, column) = place(cell, field);
+                return Err(Error::at(kind, line, column).into());
+            }
+            Err(Stop::Ragged) => {
+                for slot in &mut slots {
+                    columns::truncate(&mut slot.column, rows);
+                }
+                at = ragged_record(
+                    plan,
+                    &mut slots,
+                    bytes,
+                    first_line,
+                    at,
+                    &mut counts,
+                    &mut rows,
+                )?;
+            }
+        }
+    }
+    Ok(collect(plan, slots, rows, counts))
+}
+
+enum Stop {
+    /// A cell was refused: why, its field, its place.
+    Refused(Refused, usize, usize),
+    Ragged,
+}
+
+#[inline(always)]
+fn parse_record(
+    plan: &Plan,
+    slots: &mut [Slot],
+    bytes: &[u8],
+    start: usize,
+) -> std::result::Result<usize, Stop> {
+    let Dialect { delimiter, .. } = plan.dialect;
+    let point = plan.types.point;
+    let last = slots.len() - 1;
+    let mut at = start;
+    for (field, slot) in slots.iter_mut().enumerate() {
+        let end = match quick(slot, bytes, at, delimiter, point) {
+            Some(end) => end,
+            None => {
+                slow(plan, slot, bytes, at).map_err(|refused| Stop::Refused(refused, field, at))?
+            }
+        };
+        match bytes.get(end) {
+            Some(byte) if *byte == delimiter => {
+                if field == last {
+                    return Err(Stop::Ragged);
+                }
+                at = end + 1;
+            }
+            byte => {
+                if field != last {
+                    return Err(Stop::Ragged);
+                }
+                return Ok(end + 1 + usize::from(byte == Some(&b'\r')));
+            }
+        }
+    }
+    Ok(at)
+}
+
+/// Whether a cell of this length ends there.
+#[inline(always)]
+fn ends(rest: &[u8], len: usize, delimiter: u8) -> bool {
+    match rest.get(len) {
+        Some(byte) if *byte == delimiter || *byte == b'\n' => true,
+        Some(b'\r') => rest.get(len + 1) == Some(&b'\n'),
+        _ => false,
+    }
+}
+
+/// Store the cell at `at` if it is in the usual form; returns where it ends.
+#[inline(always)]
+fn quick(slot: &mut Slot, bytes: &[u8], at: usize, delimiter: u8, point: u8) -> Option<usize> {
+    let rest = bytes.get(at..)?;
+    macro_rules! whole {
+        ($values:expr, $type:ty) => {{
+            let (negative, magnitude, len) = integer(rest)?;
+            if !ends(rest, len, delimiter) {
+                return None;
+            }
+            let value = if negative {
+                <$type>::try_from(magnitude.wrapping_neg().cast_signed()).ok()?
+            } else {
+                <$type>::try_from(magnitude).ok()?
+            };
+            $values.push(value);
+            Some(at + len)
+        }};
+    }
+    match &mut slot.column {
+        Column::UInt8(values) => whole!(values, u8),
+        Column::UInt16(values) => whole!(values, u16),
+        Column::UInt32(values) => whole!(values, u32),
+        Column::UInt64(values) => {
+            let (negative, magnitude, len) = integer(rest)?;
+            if negative || !ends(rest, len, delimiter) {
+                return None;
+            }
+            values.push(magnitude);
+            Some(at + len)
+        }
+        Column::Int8(values) => whole!(values, i8),
+        Column::Int16(values) => whole!(values, i16),
+        Column::Int32(values) => whole!(values, i32),
+        Column::Int64(values) => whole!(values, i64),
+        Column::Float(values) => {
+            let (found, len) = decimal(rest, point)?;
+            if !ends(rest, len, delimiter) || (found.integer && !found.fits_f32()) {
+                return None;
+            }
+            let (value, kept) = float(&found, rest.get(..len)?, point);
+            if !kept {
+                return None;
+            }
+            values.push(value);
+            Some(at + len)
+        }
+        Column::Double(values) => {
+            let (found, len) = decimal(rest, point)?;
+            if !ends(rest, len, delimiter) || (found.integer && !found.fits_f64()) {
+                return None;
+            }
+            let (value, kept) = double(&found, rest.get(..len)?, point);
+            if !kept {
+                return None;
+            }
+            values.push(value);
+            Some(at + len)
+        }
+        Column::Bool(values) => {
+            let (value, len) = match rest.first()? {
+                b't' if rest.starts_with(b"true") => (true, 4),
+                b'f' if rest.starts_with(b"false") => (false, 5),
+                _ => return None,
+            };
+            if !ends(rest, len, delimiter) {
+                return None;
+            }
+            values.push(value);
+            Some(at + len)
+        }
+        Column::String(text) => {
+            if rest.first() == Some(&records::QUOTE) || slot.blank {
+                return None;
+            }
+            let end = records::plain_end(bytes, at, delimiter).ok()?;
+            if slot.target.is_some() {
+                let cell = bytes.get(at..end)?;
+                if cell.len() > MAX_STRING_BYTES {
+                    return None;
+                }
+                push(text, cell);
+            }
+            Some(end)
+        }
+    }
+}
+
+/// Sign, magnitude and length of the whole number at the start. One that is negative is at least -2^63.
+#[inline(always)]
+fn integer(bytes: &[u8]) -> Option<(bool, u64, usize)> {
+    let negative = bytes.first() == Some(&b'-');
+    let start = usize::from(negative);
+    let mut at = start;
+    let mut value: u64 = 0;
+    while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')) {
+        if digit > 9 {
+            break;
+        }
+        value = value.wrapping_mul(10).wrapping_add(digit.into());
+        at += 1;
+    }
+    let digits = at - start;
+    let zero = bytes.get(start) == Some(&b'0');
+    // 19 digits always fit 64 bits; the rare longer ones are looked at one by one.
+    if digits == 0 || (zero && (digits > 1 || negative)) || (negative && value > 1 << 63) {
+        return None;
+    }
+    if digits > 19 && (digits > 20 || decimal(bytes, 0).is_none_or(|(d, _)| !d.whole)) {
+        return None;
+    }
+    Some((negative, value, at))
+}
+
+#[inline]
+fn push(text: &mut StringColumn, cell: &[u8]) {
+    text.bytes.extend_from_slice(cell);
+    // Chunks are far below 2 GiB.
+    text.offsets
+        .push(i32::try_from(text.bytes.len()).unwrap_or(i32::MAX));
+}
+
+impl Decimal {
+    #[inline]
+    fn fits_f32(&self) -> bool {
+        self.mantissa <= 1 << 24 || crate::infer::fits_f32(self.mantissa.into())
+    }
+
+    #[inline]
+    fn fits_f64(&self) -> bool {
+        self.mantissa <= 1 << 53 || crate::infer::fits_f64(self.mantissa.into())
+    }
+}
+
+/// Cut the cell out, store or refuse it; returns where it ends.
+#[cold]
+#[inline(never)]
+fn slow(
+    plan: &Plan,
+    slot: &mut Slot,
+    bytes: &[u8],
+    at: usize,
+) -> std::result::Result<usize, Refused> {
+    let (text, end) = records::cell(bytes, at, plan.dialect.delimiter).map_err(Refused::Error)?;
+    if slot.target.is_some() {
+        store(&plan.types, slot, &text)?;
+    }
+    Ok(end)
+}
+
+/// Store a cell's text.
+fn store(types: &Types, slot: &mut Slot, text: &[u8]) -> std::result::Result<(), Refused> {
+    let kind = slot.column.kind();
+    if let Column::String(column) = &mut slot.column {
+        if text.len() > MAX_STRING_BYTES {
+            return Err(Refused::Error(ErrorKind::LongString {
+                bytes: text.len(),
+                limit: MAX_STRING_BYTES,
+            }));
+        }
+        if slot.blank && !types.is_empty(text) {
+            return Err(Refused::Misfit);
+        }
+        push(column, text);
+        return Ok(());
+    }
+    if types.is_empty(text) {
+        let nan = types.empty == EmptyCells::Nan;
+        match &mut slot.column {
+            Column::Float(values) if nan => values.push(f32::NAN),
+            Column::Double(values) if nan => values.push(f64::NAN),
+            _ if slot.given || types.empty == EmptyCells::Stop => {
+                return Err(Refused::Error(ErrorKind::EmptyCell { kind }));
+            }
+            _ => return Err(Refused::Misfit),
+        }
+        slot.empties += 1;
+        return Ok(());
+    }
+    let cleaned = if slot.given {
+        lenient(text)
+    } else {
+        Cow::Borrowed(text)
+    };
+    if number(
+        &mut slot.column,
+        &cleaned,
+        types.point,
+        slot.given,
+        &mut slot.rounded,
+    ) {
+        return Ok(());
+    }
+    Err(if slot.given {
+        Refused::Error(ErrorKind::NoFit {
+            kind,
+            text: shortened(text),
+        })
+    } else {
+        Refused::Misfit
+    })
+}
+
+/// Store the text of a number or bool if it fits. `given`: a float takes the nearest value, a bool more spellings.
+fn number(column: &mut Column, text: &[u8], point: u8, given: bool, rounded: &mut u64) -> bool {
+    macro_rules! whole {
+        ($values:expr, $type:ty) => {{
+            let fit = match decimal(text, point) {
+                Some((found, end)) if end == text.len() && found.integer && found.whole => {
+                    let wide = i128::from(found.mantissa);
+                    let zero = found.negative && wide == 0 && !given;
+                    <$type>::try_from(if found.negative { -wide } else { wide })
+                        .ok()
+                        .filter(|_| !zero)
+                }
+                _ => None,
+            };
+            fit.map(|value| $values.push(value)).is_some()
+        }};
+    }
+    match column {
+        Column::UInt8(values) => whole!(values, u8),
+        Column::UInt16(values) => whole!(values, u16),
+        Column::UInt32(values) => whole!(values, u32),
+        Column::UInt64(values) => whole!(values, u64),
+        Column::Int8(values) => whole!(values, i8),
+        Column::Int16(values) => whole!(values, i16),
+        Column::Int32(values) => whole!(values, i32),
+        Column::Int64(values) => whole!(values, i64),
+        Column::Float(values) => {
+            let found = match decimal(text, point) {
+                Some((found, end)) if end == text.len() => {
+                    let (value, kept) = float(&found, text, point);
+                    (
+                        value,
+                        kept && (!found.integer || (found.whole && found.fits_f32())),
+                    )
+                }
+                #[allow(clippy::cast_possible_truncation)] // NaN and infinities
+                _ => match special(text) {
+                    Some(value) => (value as f32, true),
+                    None => return false,
+                },
+            };
+            // What overflows is no rounding.
+            let kept = found.1 || (given && found.0.is_finite());
+            *rounded += u64::from(kept && !found.1);
+            kept.then(|| values.push(found.0)).is_some()
+        }
+        Column::Double(values) => {
+            let found = match decimal(text, point) {
+                Some((found, end)) if end == text.len() => {
+                    let (value, kept) = double(&found, text, point);
+                    (
+                        value,
+                        kept && (!found.integer || (found.whole && found.fits_f64())),
+                    )
+                }
+                _ => match special(text) {
+                    Some(value) => (value, true),
+                    None => return false,
+                },
+            };
+            let kept = found.1 || (given && found.0.is_finite());
+            *rounded += u64::from(kept && !found.1);
+            kept.then(|| values.push(found.0)).is_some()
+        }
+        Column::Bool(values) => {
+            let value = match text {
+                b"true" => true,
+                b"false" => false,
+                b"True" | b"TRUE" | b"1" if given => true,
+                b"False" | b"FALSE" | b"0" if given => false,
+                _ => return false,
+            };
+            values.push(value);
+            true
+        }
+        Column::String(_) => false,
+    }
+}
+
+/// For given types: without blanks around, plus sign and superfluous leading zeros.
+fn lenient(text: &[u8]) -> Cow<'_, [u8]> {
+    let text = text.trim_ascii();
+    let (sign, digits) = match text.first() {
+        Some(b'-') => (&b"-"[..], text.get(1..).unwrap_or_default()),
+        Some(b'+') => (&b""[..], text.get(1..).unwrap_or_default()),
+        _ => (&b""[..], text),
+    };
+    let zeros = digits
+        .windows(2)
+        .take_while(|pair| matches!(pair, [b'0', b'0'..=b'9']))
+        .count();
+    Cow::Owned([sign, digits.get(zeros..).unwrap_or_default()].concat())
+}
+
+fn shortened(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    match text.char_indices().nth(40) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.into_owned(),
+    }
+}
+
+/// A record with the wrong number of fields; returns where the next one starts.
+#[cold]
+fn ragged_record(
+    plan: &Plan,
+    slots: &mut [Slot],
+    bytes: &[u8],
+    first_line: u64,
+    at: usize,
+    counts: &mut Counts,
+    rows: &mut usize,
+) -> std::result::Result<usize, Failure> {
+    let (cells, next) = records::record(bytes, at, plan.dialect.delimiter)
+        .map_err(|(kind, at)| Error::at(kind, line_of(bytes, first_line, at), None))?;
+    match plan.ragged {
+        Ragged::Skip => counts.skipped += 1,
+        Ragged::Pad if cells.len() < slots.len() => {
+            counts.padded += 1;
+            for (field, slot) in slots.iter_mut().enumerate() {
+                let text = cells.get(field).map_or(&b""[..], |cell| cell);
+                if slot.target.is_none() {
+                    continue;
+                }
+                match store(&plan.types, slot, text) {
+                    Ok(()) => {}
+                    Err(Refused::Misfit) => return Err(Failure::Misfit),
+                    Err(Refused::Error(kind)) => {
+                        let line = line_of(bytes, first_line, at);
+                        return Err(Error::at(kind, line, column_of(plan, field)).into());
+                    }
+                }
+            }
+            *rows += 1;
+        }
+        _ => {
+            let kind = ErrorKind::Ragged {
+                expected: slots.len(),
+                found: cells.len(),
+            };
+            return Err(Error::at(kind, line_of(bytes, first_line, at), None).into());
+        }
+    }
+    Ok(next)
+}
+
+fn make_slots(plan: &Plan, bytes: &[u8]) -> Vec<Slot> {
+    // A guess at the rows, so that columns seldom grow: the length of the first records.
+    let head = bytes.get(..bytes.len().min(4096)).unwrap_or_default();
+    let rows =
+        bytes.len() / (head.len() / (1 + memchr::memchr_iter(b'\n', head).count()) + 1).max(1);
+    let slot = |target: Option<usize>| {
+        let found = target.and_then(|number| plan.targets.get(number));
+        Slot {
+            target,
+            column: Column::with_capacity(
+                found.map_or(ColumnType::String, |target| target.kind),
+                if found.is_some() { rows } else { 0 },
+            ),
+            given: found.is_some_and(|target| target.given),
+            blank: found.is_some_and(|target| target.blank),
+            empties: 0,
+            rounded: 0,
+        }
+    };
+    plan.slots().into_iter().map(slot).collect()
+}
+
+fn collect(plan: &Plan, slots: Vec<Slot>, rows: usize, counts: Counts) -> Parsed {
+    let targets = plan.targets.len();
+    let mut parsed = Parsed {
+        rows,
+        columns: (0..targets).map(|_| Column::UInt8(Vec::new())).collect(),
+        empties: vec![0; targets],
+        rounded: vec![0; targets],
+        counts,
+    };
+    for slot in slots {
+        let Some(number) = slot.target else { continue };
+        if let Some(column) = parsed.columns.get_mut(number) {
+            *column = slot.column;
+        }
+        if let Some(empties) = parsed.empties.get_mut(number) {
+            *empties = slot.empties;
+        }
+        if let Some(rounded) = parsed.rounded.get_mut(number) {
+            *rounded = slot.rounded;
+        }
+    }
+    parsed
+}
+
+/// Sum up the cells of whole records, one summary per target; returns the rows too.
+pub(crate) fn summarise(
+    plan: &Plan,
+    bytes: &[u8],
+    first_line: u64,
+) -> Result<(Vec<Summary>, u64, Counts)> {
+    check_utf8(bytes, first_line)?;
+    let slots = plan.slots();
+    let mut seen = vec![Summary::default(); plan.targets.len()];
+    let (mut rows, mut counts, mut at) = (0, Counts::default(), 0);
+    let mut ends: Vec<Cow<'_, [u8]>> = Vec::with_capacity(slots.len());
+    while at < bytes.len() {
+        if slots.len() > 1 {
+            let blank = records::blank(bytes, at);
+            if blank > 0 {
+                counts.blank += 1;
+                at += blank;
+                continue;
+            }
+        }
+        let start = at;
+        ends.clear();
+        loop {
+            let (text, end) = records::cell(bytes, at, plan.dialect.delimiter).map_err(|kind| {
+                Error::at(
+                    kind,
+                    line_of(bytes, first_line, at),
+                    column_of(plan, ends.len()),
+                )
+            })?;
+            ends.push(text);
+            match records::next(bytes, end, plan.dialect.delimiter) {
+                Next::Cell(next) => at = next,
+                Next::Record(next) => {
+                    at = next;
+                    break;
+                }
+            }
+        }
+        if ends.len() != slots.len() {
+            match plan.ragged {
+                Ragged::Skip => {
+                    counts.skipped += 1;
+                    continue;
+                }
+                Ragged::Pad if ends.len() < slots.len() => {
+                    counts.padded += 1;
+                    ends.resize(slots.len(), Cow::Borrowed(b""));
+                }
+                _ => {
+                    let kind = ErrorKind::Ragged {
+                        expected: slots.len(),
+                        found: ends.len(),
+                    };
+                    return Err(Error::at(kind, line_of(bytes, first_line, start), None));
+                }
+            }
+        }
+        rows += 1;
+        for (text, slot) in ends.iter().zip(&slots) {
+            if let Some(seen) = slot.and_then(|number| seen.get_mut(number)) {
+                seen.see(text, &plan.types);
+            }
+        }
+    }
+    Ok((seen, rows, counts))
+}
+
+fn check_utf8(bytes: &[u8], first_line: u64) -> Result<()> {
+    std::str::from_utf8(bytes).map(drop).map_err(|error| {
+        let line = line_of(bytes, first_line, error.valid_up_to());
+        Error::at(ErrorKind::NotUtf8, line, None)
+    })
+}
+
+fn line_of(bytes: &[u8], first_line: u64, at: usize) -> u64 {
+    first_line + records::newlines(bytes.get(..at).unwrap_or(bytes))
+}
+
+fn column_of(plan: &Plan, field: usize) -> Option<(usize, String)> {
+    plan.fields.get(field).map(|name| (field, name.clone()))
+}
