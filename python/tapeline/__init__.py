@@ -6,31 +6,37 @@ Importing this module loads nothing heavy: the names below are imported when the
 from typing import TYPE_CHECKING, Any
 
 from tapeline._native import __version__
-from tapeline.errors import ConfigError, RecorderError, TapelineError
+from tapeline.errors import ConfigError, ConvertError, RecorderError, TapelineError
 
 if TYPE_CHECKING:
     from tapeline.config import RecorderConfig
+    from tapeline.conversion import ConvertReport, convert
     from tapeline.recorder import Recorder
     from tapeline.recording import Recording, open_recording
 
 __all__ = [
     "ConfigError",
+    "ConvertError",
+    "ConvertReport",
     "Recorder",
     "RecorderConfig",
     "RecorderError",
     "Recording",
     "TapelineError",
     "__version__",
+    "convert",
     "open_recording",
 ]
 
 _LAZY = {
+    "ConvertReport": "tapeline.conversion",
     "Recorder": "tapeline.recorder",
     "RecorderConfig": "tapeline.config",
     "Recording": "tapeline.recording",
+    "convert": "tapeline.conversion",
     "open_recording": "tapeline.recording",
 }
-_MODULES = {"bcsv", "config", "errors", "recorder", "recording", "replay", "simulate", "urls", "wire"}
+_MODULES = {"bcsv", "config", "conversion", "errors", "recorder", "recording", "replay", "simulate", "urls", "wire"}
 
 
 def __getattr__(name: str) -> Any:

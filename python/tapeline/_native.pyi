@@ -1,6 +1,6 @@
 # Types of the compiled module; the public, documented names are in the Python modules beside it.
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any, Self, TypeAlias, final
 
@@ -243,6 +243,23 @@ def bcsv_write_stream(
 ) -> None: ...
 def bcsv_validate(path: str) -> _BcsvReport: ...
 def bcsv_repair(path: str, out_path: str) -> _BcsvReport: ...
+
+# tapeline.convert
+@final
+class CsvTable:
+    def __new__(cls, path: str, options_json: str, progress: Callable[[int], object] | None) -> Self: ...
+    def report(self) -> str: ...
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+def csv_import(
+    source: str, destination: str, options_json: str, write: _Options, progress: Callable[[int], object] | None
+) -> str: ...
+def text_export(
+    source: str, destination: str | None, options_json: str, progress: Callable[[int], object] | None
+) -> str: ...
+def text_write_stream(
+    stream: object, destination: str | None, options_json: str, progress: Callable[[int], object] | None
+) -> tuple[int, int]: ...
 
 # tapeline.replay
 @final

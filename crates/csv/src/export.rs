@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use tapeline_bcsv::{BatchView, OnCorrupt, ReadOptions, Reader, Selection};
+use tapeline_bcsv::{BatchView, ColumnType, OnCorrupt, ReadOptions, Reader, Selection};
 
 use crate::chunks::Cancel;
 use crate::columns;
@@ -26,8 +26,8 @@ pub struct ExportReport {
     pub bytes: u64,
     /// Rows that were damaged and left out: first, and the one after the last.
     pub gaps: Vec<(u64, u64)>,
-    /// Names of the columns written.
-    pub columns: Vec<String>,
+    /// Names and types of the columns written.
+    pub columns: Vec<(String, ColumnType)>,
 }
 
 /// Rows of a range at least, so that handing over costs nothing.
@@ -82,6 +82,19 @@ pub fn export(
         names.iter().map(find).collect::<Result<Vec<usize>>>()
     });
     let chosen = chosen.transpose()?;
+    let kinds: Vec<ColumnType> = reader
+        .schema()
+        .columns()
+        .iter()
+        .map(|spec| spec.kind)
+        .collect();
+    let kinds: Vec<ColumnType> = match &chosen {
+        Some(chosen) => chosen
+            .iter()
+            .filter_map(|column| kinds.get(*column).copied())
+            .collect(),
+        None => kinds,
+    };
     let names: Vec<String> = match &chosen {
         Some(chosen) => chosen
             .iter()
@@ -133,7 +146,7 @@ pub fn export(
         rows: turn.rows,
         bytes: turn.bytes,
         gaps: reader.gaps()?,
-        columns: names,
+        columns: names.into_iter().zip(kinds).collect(),
     })
 }
 

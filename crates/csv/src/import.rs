@@ -42,6 +42,10 @@ pub struct ImportOptions {
     pub types: Types,
     /// Columns whose type is given.
     pub given: Vec<(String, ColumnType)>,
+    /// Types of all fields in order, in place of `given`; one that is `None` is found out.
+    pub given_in_order: Option<Vec<Option<ColumnType>>>,
+    /// Every column without a given type is one of strings.
+    pub all_text: bool,
     /// Names of the columns wanted, in this order; all if `None`.
     pub columns: Option<Vec<String>>,
     /// Rows wanted.
@@ -290,6 +294,27 @@ fn make_plan(start: &Start, options: &ImportOptions) -> Result<Plan> {
         Some(names) => names.iter().map(field_of).collect::<Result<_>>()?,
         None => (0..start.names.len()).collect(),
     };
+    if let Some(kinds) = &options.given_in_order
+        && kinds.len() != start.names.len()
+    {
+        let what = format!(
+            "{} types are given for {} columns",
+            kinds.len(),
+            start.names.len()
+        );
+        return Err(Error::new(ErrorKind::Option { what }));
+    }
+    let kind_of = |field: usize, name: &str| {
+        let by_name = options.given.iter().find(|(other, _)| other == name);
+        let in_order = options
+            .given_in_order
+            .as_ref()
+            .and_then(|kinds| kinds.get(field).copied().flatten());
+        by_name
+            .map(|(_, kind)| *kind)
+            .or(in_order)
+            .or(options.all_text.then_some(ColumnType::String))
+    };
     let mut taken = std::collections::HashSet::new();
     let mut targets = Vec::with_capacity(wanted.len());
     for field in wanted {
@@ -298,10 +323,10 @@ fn make_plan(start: &Start, options: &ImportOptions) -> Result<Plan> {
             let what = format!("column {name:?} is asked for twice");
             return Err(Error::new(ErrorKind::Option { what }));
         }
-        let given = options.given.iter().find(|(other, _)| *other == name);
+        let given = kind_of(field, &name);
         targets.push(Target {
             field,
-            kind: given.map_or(ColumnType::String, |(_, kind)| *kind),
+            kind: given.unwrap_or(ColumnType::String),
             given: given.is_some(),
             blank: given.is_none(),
             name,

@@ -143,7 +143,15 @@ fn text_export(
         .iter()
         .map(|gap| json!([gap.0, gap.1]))
         .collect();
-    Ok(json!({"rows": report.rows, "bytes": report.bytes, "gaps": gaps, "columns": report.columns}).to_string())
+    let columns: Vec<Value> = report
+        .columns
+        .iter()
+        .map(|(name, kind)| json!([name, kind.name()]))
+        .collect();
+    Ok(
+        json!({"rows": report.rows, "bytes": report.bytes, "gaps": gaps, "columns": columns})
+            .to_string(),
+    )
 }
 
 /// Write an Arrow stream in the format's own types as text; returns rows and bytes.
@@ -323,14 +331,26 @@ fn text_format(options: &Value) -> TextFormat {
 fn import_options(py: Python<'_>, text: &str) -> PyResult<ImportOptions> {
     let options = parse_json(text)?;
     let config = |text: String| make(py, "ConfigError", &text, &[]);
+    let kind_of = |column: &dyn std::fmt::Display, value: &Value| {
+        let name = value.as_str().unwrap_or_default();
+        ColumnType::from_name(name)
+            .ok_or_else(|| config(format!("column {column}: there is no type {name:?}")))
+    };
     let mut given = Vec::new();
-    for pair in options["types"].as_array().into_iter().flatten() {
-        let name = pair[0].as_str().unwrap_or_default();
-        let kind = pair[1].as_str().unwrap_or_default();
-        let kind = ColumnType::from_name(kind)
-            .ok_or_else(|| config(format!("column {name:?}: there is no type {kind:?}")))?;
-        given.push((name.to_owned(), kind));
+    for (name, kind) in options["types"].as_object().into_iter().flatten() {
+        given.push((name.clone(), kind_of(name, kind)?));
     }
+    let given_in_order = match options["types"].as_array() {
+        None => None,
+        Some(kinds) => {
+            let kinds = kinds.iter().enumerate().map(|(number, kind)| {
+                (!kind.is_null())
+                    .then(|| kind_of(&number, kind))
+                    .transpose()
+            });
+            Some(kinds.collect::<PyResult<Vec<_>>>()?)
+        }
+    };
     Ok(ImportOptions {
         dialect: DialectOptions {
             delimiter: byte(&options["delimiter"]),
@@ -356,6 +376,8 @@ fn import_options(py: Python<'_>, text: &str) -> PyResult<ImportOptions> {
             point: b'.',
         },
         given,
+        given_in_order,
+        all_text: options["all_text"].as_bool().unwrap_or(false),
         columns: strings(&options["columns"]),
         rows: rows_of(&options),
         ragged: match options["ragged"].as_str() {

@@ -134,3 +134,32 @@ def progress(label: str, total: float | None = None) -> Iterator[Callable[[float
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(escape(label), total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def rated_progress(label: str, unit: str) -> Iterator[Callable[[float, float | None], None]]:
+    """Like `progress`, with the rate and the time left; the total may become known on the way.
+
+    Args:
+        label: What is being done.
+        unit: What is counted: "bytes", or a plural noun.
+
+    Yields:
+        A function that takes the amount done so far and the total (None: unknown).
+    """
+    if not interactive():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            speed = task.finished_speed or task.speed or 0.0
+            return Text(f"{size(speed)}/s" if unit == "bytes" else f"{speed:,.0f} {unit}/s")
+
+    parts = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), Rate())
+    with Progress(*parts, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(escape(label), total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

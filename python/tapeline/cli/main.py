@@ -43,6 +43,7 @@ COMMANDS: dict[str, Entry] = {
     "demo": Entry("tapeline.cli.demo:demo", "Record four faulty radar streams and account for every byte."),
     "info": Entry("tapeline.cli.recording:info", "Say what a recording or file holds."),
     "cat": Entry("tapeline.cli.recording:cat", "Print the frames of a recording or .dat file."),
+    "convert": Entry("tapeline.cli.convert:convert", "Convert a table or recording between file formats."),
     "verify": Entry("tapeline.cli.recording:verify", "Check digests, CRCs, sequences and the ledger of a recording."),
     "repair": Entry("tapeline.cli.repair:repair", "Recover a recording after a crash."),
     "replay": Entry("tapeline.cli.replay:replay", "Send the frames of a recording again, bit for bit."),
