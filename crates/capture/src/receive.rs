@@ -47,10 +47,21 @@ pub(crate) struct Mark {
 }
 
 impl Batch {
-    /// With room for every frame that a block normally carries.
+    /// With room for every frame that a block normally carries, touched like the ring itself: the memory in use does
+    /// not grow when a lagging writer makes the receiver use more of the blocks.
     pub(crate) fn new() -> Self {
+        const NONE: FrameRef = FrameRef {
+            offset: 0,
+            frame_bytes: 0,
+            flags: 0,
+            stream_id: 0,
+            sequence: 0,
+            timestamp_ns: 0,
+        };
+        let mut frames = vec![NONE; MAX_FRAMES];
+        frames.clear();
         Self {
-            frames: Vec::with_capacity(MAX_FRAMES),
+            frames,
             marks: Vec::with_capacity(1024),
             core: None,
         }
