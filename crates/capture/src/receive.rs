@@ -27,6 +27,9 @@ const PUBLISH_AGE: Duration = Duration::from_millis(10);
 /// Descriptors in a block before it is passed on.
 const MAX_FRAMES: usize = 32 << 10;
 
+/// Longest beginning of a frame that is worth moving once more for a block that is in cache.
+const HOT_TAIL: usize = 128 << 10;
+
 /// What travels with the bytes of a block.
 pub(crate) struct Batch {
     /// Valid frames; offsets are those in the block.
@@ -291,16 +294,9 @@ impl Receiver {
     /// Publish the current block and go on in the next one, the pending bytes first.
     fn next_block(&mut self) -> Result<(), WriterGone> {
         let mut next = self.claim()?;
-        next.tag.frames.clear();
-        next.tag.marks.clear();
-        if let Some(mut block) = self.block.take() {
+        self.filled = if let Some(mut block) = self.block.take() {
             let tail = self.filled - self.consumed;
-            if let (Some(from), Some(to)) = (
-                block.bytes().get(self.consumed..self.filled),
-                next.bytes_mut().get_mut(..tail),
-            ) {
-                to.copy_from_slice(from);
-            }
+            move_tail(&block, self.consumed..self.filled, &mut next);
             block.set_filled(self.consumed);
             block.tag.core = if self.share_core {
                 tapeline_sys::cpu::current()
@@ -309,13 +305,22 @@ impl Receiver {
             };
             self.producer.publish(block);
             if self.share_core {
-                // The writer, on this core, takes the block while it is in cache.
+                // The writer, on this core, takes the block while it is in cache. If it is done with it now, go on in
+                // that one: two blocks in turn would be twice what the cache has to hold.
                 std::thread::yield_now();
+                if tail <= HOT_TAIL
+                    && let Some(mut hot) = self.producer.claim_returned()
+                {
+                    move_tail(&next, 0..tail, &mut hot);
+                    self.producer.unclaim(std::mem::replace(&mut next, hot));
+                }
             }
-            self.filled = tail;
+            tail
         } else {
-            self.filled = 0;
-        }
+            0
+        };
+        next.tag.frames.clear();
+        next.tag.marks.clear();
         self.consumed = 0;
         self.opened = Instant::now();
         self.block = Some(next);
@@ -357,6 +362,14 @@ impl Receiver {
         c.ring_used_bytes = self.producer.in_flight_bytes();
         c.ring_high_water_bytes = self.producer.high_water_bytes();
         self.shared.received.publish(c.to_array());
+    }
+}
+
+/// Copy the beginning of a frame to the start of the next block.
+fn move_tail(from: &Block<Batch>, range: std::ops::Range<usize>, to: &mut Block<Batch>) {
+    let bytes = range.len();
+    if let (Some(from), Some(to)) = (from.bytes().get(range), to.bytes_mut().get_mut(..bytes)) {
+        to.copy_from_slice(from);
     }
 }
 

@@ -50,6 +50,18 @@ impl<T> Producer<T> {
         self.free.pop()
     }
 
+    /// A block that came back since the last claim, if any: used a moment ago, so probably still in cache.
+    pub fn claim_returned(&mut self) -> Option<Block<T>> {
+        self.returned.pop()
+    }
+
+    /// Puts a claimed block back among the free ones, unpublished. A block of another ring is dropped.
+    pub fn unclaim(&mut self, block: Block<T>) {
+        if block.belongs_to(&self.memory) {
+            self.free.push(block);
+        }
+    }
+
     /// As [`claim`](Self::claim), and waits up to `timeout` for the consumer to give one back.
     ///
     /// A consumer that waits for more bytes than it can get while the producer is out of blocks is woken first.
