@@ -297,7 +297,59 @@ impl FrameScanner {
         self.suspect_to = self
             .suspect_to
             .max(self.consumed + (at + frame_bytes) as u64);
-        refused
+        Step::Discard {
+            bytes: self.pass_refused::<WIDE, CRC>(bytes, at, header, frame_bytes),
+            in_step: false,
+        }
+    }
+
+    /// Goes on from a refused frame at `at` past those that stand close behind it, claim as much, and must be refused
+    /// for the same reason; what is not plainly one of them is left to the next step. Returns how far that is.
+    ///
+    /// Nothing here decides otherwise than [`Self::step`] would. It is a loop with everything in registers, because
+    /// headers that claim the largest payload can follow one another every few bytes.
+    fn pass_refused<const WIDE: bool, const CRC: bool>(
+        &mut self,
+        bytes: &[u8],
+        at: usize,
+        header: &[u8],
+        frame_bytes: usize,
+    ) -> usize {
+        let size = header.len();
+        let alike = |other: &[u8]| {
+            let end = size - if CRC { 8 } else { 4 };
+            let length = end - if WIDE { 8 } else { 4 }..end;
+            other.get(8) == header.get(8) && other.get(length.clone()) == header.get(length)
+        };
+        let mut next = at + self.period;
+        let mut refused = 0;
+        let mut suspect_to = self.suspect_to;
+        while let Some(near) = self.find_near(bytes.get(next..).unwrap_or_default()) {
+            next += near;
+            let start = self.consumed + (next + size) as u64;
+            let Some(frame) = bytes.get(next..next + frame_bytes + MAGIC_BYTES) else {
+                break;
+            };
+            let (Some(head), Some(after)) = (frame.get(..size), frame.last_chunk()) else {
+                break;
+            };
+            if !alike(head)
+                || start >= suspect_to
+                || (CRC && (header_is_bad(head) || u64::from_le_bytes(*after) == self.magic))
+                || self
+                    .ranges
+                    .crc32c(bytes, self.consumed, next + size..next + frame_bytes)
+                    .is_none_or(|crc| crc == u32_at(head, size - 4))
+            {
+                break;
+            }
+            refused += 1;
+            suspect_to = suspect_to.max(start + (frame_bytes - size) as u64);
+            next += self.period;
+        }
+        self.counters.corrupt.payload_crc += refused;
+        self.suspect_to = suspect_to;
+        next - at
     }
 
     #[inline(always)]
