@@ -178,6 +178,41 @@ def faults(bench: Bench, case: str, payload: int, floor: float) -> list[Figure]:
     return [_rate(bench, case, what, samples, "clean", floor, ours="faults")]
 
 
+def hostile(bench: Bench, case: str, floor: float) -> list[Figure]:
+    """Record noise, endless magics, and valid headers that claim the largest payload, against a clean stream."""
+    size = bench.size.file_bytes // 6
+    files = {kind: measure.build_hostile(bench.output, kind, size) for kind in ("noise", "magics", "claims")}
+    files["clean"] = measure.build_stream(bench.output, 8_192, size // (8_192 + HEADER_BYTES))
+
+    def run(kind: str) -> Callable[[], Sample]:
+        path, account = files[kind]
+        expected = {"bytes_received": account["bytes"], "frames_stored": account["valid"]}
+        if kind != "clean":
+            expected["bytes_discarded"] = account["discarded"]
+        return lambda: measure.over_tcp(
+            bench.output, bench.ours(), payload=8_192, total_bytes=0, send=path, expected=expected
+        )
+
+    try:
+        samples = bench.interleave({kind: run(kind) for kind in files})
+    finally:
+        for path, _ in files.values():
+            path.unlink()
+    return [
+        _rate(
+            bench,
+            f"{case}_{kind}",
+            f"TCP, hostile input ({kind}), against 8 KB payloads",
+            samples,
+            "clean",
+            floor,
+            kind,
+        )
+        for kind in files
+        if kind != "clean"
+    ]
+
+
 def udp(bench: Bench, case: str, payload: int, floor: float) -> list[Figure]:
     """Find the highest rate without a loss, against minimal-udp."""
     best = _search(bench, payload, [("tapeline", bench.ours(), False), ("minimal-udp", MinimalUdp(), False)])
@@ -405,7 +440,8 @@ CASES: dict[str, Callable[[Bench, str], list[Figure]]] = {
     "old_hand_over": lambda bench, case: hand_over(bench, case, 6.0),
     "old_whole_path": lambda bench, case: old_design(bench, case, 1_400, 2.5),
     "faults": lambda bench, case: faults(bench, case, 1_400, 0.80),
+    "hostile": lambda bench, case: hostile(bench, case, 0.25),
     "memory": memory,
     "decoder": decoder,
 }
-NEEDS_TAPELINE = {"memory", "udp_1400", "udp_8k", "udp_60k", "udp_gro", "udp_overload", "faults"}
+NEEDS_TAPELINE = {"memory", "udp_1400", "udp_8k", "udp_60k", "udp_gro", "udp_overload", "faults", "hostile"}

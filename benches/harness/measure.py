@@ -62,6 +62,13 @@ def build_stream(output: Output, payload: int, frames: int, *, fault: float = 0.
     return path, Child([_BLASTER, *map(str, arguments)]).wait()
 
 
+def build_hostile(output: Output, kind: str, size: int) -> tuple[Path, dict[str, Any]]:
+    """Write `size` bytes of hostile input of a kind between two frames to a file; return it with its account."""
+    path = output.directory / f"hostile-{kind}.bin"
+    arguments = ["--build", path, "--payload", 8192, "--hostile", kind, "--bytes", size]
+    return path, Child([_BLASTER, *map(str, arguments)]).wait()
+
+
 def over_tcp(
     output: Output,
     receiver: Receiver,

@@ -1,6 +1,6 @@
 //! The sender: valid frames over TCP or UDP for as little CPU as possible, and what it sent as JSON.
 //!
-//! `--build FILE` writes a stream (with faults, if asked) to a file; `--send FILE` sends such a file over TCP
+//! `--build FILE` writes a stream (with faults, or a hostile one, if asked) to a file; `--send FILE` sends such a file over TCP
 //! with sendfile, so that the sender copies nothing. Without them a small cyclic buffer stays in the cache and
 //! only its headers change (sequence, timestamp, header CRC): endless, for runs by time and for UDP.
 //! Several addresses, separated by commas, get one thread and one whole stream each.
@@ -49,6 +49,8 @@ fn main() {
         "send-buffer",
         "build",
         "fault",
+        "hostile",
+        "bytes",
         "seed",
     ]);
     let plan = Plan {
@@ -62,10 +64,14 @@ fn main() {
         file: args.text("send").map(str::to_owned),
     };
     if let Some(path) = args.text("build") {
-        println!(
-            "{}",
-            build::build(path, &plan, args.value("fault", 0.0), args.value("seed", 1))
-        );
+        let seed = args.value("seed", 1);
+        let account = match args.text("hostile") {
+            Some(kind) => {
+                build::build_hostile(path, &plan, kind, args.value("bytes", 1 << 30), seed)
+            }
+            None => build::build(path, &plan, args.value("fault", 0.0), seed),
+        };
+        println!("{account}");
         return;
     }
     let Some(targets) = args.text("to") else {

@@ -1,9 +1,9 @@
-//! Streams as files, clean or with counted faults.
+//! Streams as files: clean, with counted faults, or hostile.
 
 use super::Plan;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use tapeline_rivals::frame::{HEADER_BYTES, Random, push_frame};
+use tapeline_rivals::frame::{HEADER_BYTES, MAGIC, MAX_PAYLOAD, Random, push_frame};
 
 /// Different payloads in one file; past the first ones they repeat.
 const PAYLOADS: usize = 64;
@@ -83,6 +83,41 @@ pub fn build(path: &str, plan: &Plan, fault: f64, seed: u64) -> String {
          \"corrupt\": {corrupt}, \"corrupt_bytes\": {corrupt_bytes}, \"garbage_bytes\": {garbage_bytes}, \
          \"bytes\": {bytes}, \"frame_bytes\": {}}}",
         HEADER_BYTES + plan.payload_bytes
+    )
+}
+
+/// Writes what costs a decoder most between two valid frames: noise, magics one after the other, or valid headers that
+/// claim the largest payload. Returns its account as JSON.
+pub fn build_hostile(path: &str, plan: &Plan, kind: &str, bytes: usize, seed: u64) -> String {
+    let mut random = Random::new(seed);
+    let mut header = Vec::new();
+    push_frame(&mut header, 5, 0, &random.bytes(MAX_PAYLOAD));
+    header.truncate(HEADER_BYTES);
+    // Not the CRC of what follows.
+    header[HEADER_BYTES - 1] ^= 1;
+    let filler = match kind {
+        "noise" => random.bytes(1 << 20),
+        "magics" => MAGIC.repeat((1 << 20) / MAGIC.len()),
+        "claims" => header.repeat((1 << 20) / HEADER_BYTES),
+        other => panic!("--hostile noise, magics or claims, not {other}"),
+    };
+    let mut out = BufWriter::with_capacity(4 << 20, File::create(path).expect("create"));
+    let payload = random.bytes(plan.payload_bytes);
+    let mut frame = Vec::new();
+    push_frame(&mut frame, 0, 0, &payload);
+    out.write_all(&frame).expect("write");
+    let mut discarded = 0;
+    while discarded < bytes {
+        out.write_all(&filler).expect("write");
+        discarded += filler.len();
+    }
+    frame.clear();
+    push_frame(&mut frame, 1, 0, &payload);
+    out.write_all(&frame).expect("write");
+    out.flush().expect("flush");
+    format!(
+        "{{\"valid\": 2, \"discarded\": {discarded}, \"bytes\": {}}}",
+        discarded + 2 * frame.len()
     )
 }
 
