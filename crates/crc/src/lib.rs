@@ -21,7 +21,7 @@ mod ranges;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use ranges::Ranges;
+pub use ranges::{MovingRange, Ranges};
 
 /// Returns the CRC32C of `bytes`.
 ///
@@ -151,6 +151,25 @@ fn plain_range(
 ) -> u32 {
     let start = first ^ raw(!0, before_mark);
     !raw(last ^ poly::multiply(start, shift.plain), after_mark)
+}
+
+/// Moves both registers on, each over its bytes, and gives the CRC32C of what is between them, which is as long as the
+/// shift says.
+#[inline]
+fn moved(registers: &mut [u32; 2], out: &[u8], new: &[u8], shift: Shift) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let level = x86::level();
+        if level != x86::NONE {
+            return x86::moved(level, registers, out, new, shift);
+        }
+    }
+    plain_moved(registers, out, new, shift)
+}
+
+fn plain_moved(registers: &mut [u32; 2], out: &[u8], new: &[u8], shift: Shift) -> u32 {
+    *registers = [raw(registers[0], out), raw(registers[1], new)];
+    !(registers[1] ^ poly::multiply(!registers[0], shift.plain))
 }
 
 /// Appends the register after each of the blocks; starts from the last one in the list.

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::{Shift, crc32c, marks, range};
+use crate::{Shift, crc32c, marks, moved, range};
 
 /// Distance of the marks in bytes. The marks are a sixteenth of the bytes they cover.
 const MARK_BYTES: usize = 64;
@@ -111,5 +111,49 @@ impl Ranges {
         self.marks.drain(..dead);
         self.first += (MARK_BYTES * dead) as u64;
         place - MARK_BYTES * dead
+    }
+}
+
+/// The checksum of a range that moves on through a stream without changing its length: costs the bytes that it moves
+/// by, twice, whatever its length.
+#[derive(Clone, Copy, Debug)]
+pub struct MovingRange {
+    bytes: u64,
+    /// Over `bytes` bytes.
+    shift: Shift,
+    /// The register of all ones after `bytes` zero bytes.
+    ones: u32,
+    /// Registers, from a common start at or before the range, at its start and at its end.
+    registers: [u32; 2],
+}
+
+impl MovingRange {
+    /// For ranges of so many bytes.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        Self {
+            bytes,
+            shift: Shift::by(bytes),
+            ones: crate::shift(!0, bytes),
+            registers: [0; 2],
+        }
+    }
+
+    /// The length.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Puts it over a range of which the checksum is known.
+    pub const fn place(&mut self, crc: u32) {
+        self.registers = [0, !crc ^ self.ones];
+    }
+
+    /// Moves it on and returns the checksum of what it is over then. `out` are the bytes that it leaves behind, `new`
+    /// as many behind what was its end.
+    #[inline]
+    pub fn advance(&mut self, out: &[u8], new: &[u8]) -> u32 {
+        moved(&mut self.registers, out, new, self.shift)
     }
 }

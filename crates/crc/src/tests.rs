@@ -147,6 +147,25 @@ fn ranges_equal_hashing_them() {
 }
 
 #[test]
+fn a_moving_range_equals_hashing_it() {
+    let data = random(20_000);
+    for length in [1, 40, 63, 255, 256, 1_000, 4_096] {
+        let mut range = MovingRange::new(length as u64);
+        range.place(crc32c(&data[..length]));
+        let mut at = 0;
+        for step in (0..70).chain([255, 256, 257, 1_000]) {
+            let crc = range.advance(&data[at..at + step], &data[at + length..][..step]);
+            at += step;
+            assert_eq!(crc, crc32c(&data[at..at + length]), "{length} {at}");
+        }
+        let shift = Shift::by(length as u64);
+        let mut plain = [0, raw(0, &data[..length])];
+        let crc = plain_moved(&mut plain, &data[..77], &data[length..length + 77], shift);
+        assert_eq!(crc, crc32c(&data[77..77 + length]));
+    }
+}
+
+#[test]
 fn marks_are_a_sixteenth_of_the_range() {
     let data = random(1 << 20);
     let mut ranges = Ranges::new();

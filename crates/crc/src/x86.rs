@@ -137,6 +137,45 @@ fn range_of([first, last]: [u32; 2], before_mark: &[u8], after_mark: &[u8], fact
     !short(last ^ times(start, factor), after_mark)
 }
 
+/// As [`crate::moved`]; of `level` the same is asked as for [`raw`].
+#[inline]
+pub(crate) fn moved(
+    level: u8,
+    registers: &mut [u32; 2],
+    out: &[u8],
+    new: &[u8],
+    shift: Shift,
+) -> u32 {
+    debug_assert!(level != NONE);
+    if out.len() < FOLD_BYTES {
+        // SAFETY: any level but NONE has SSE4.2 and PCLMULQDQ.
+        unsafe { moved_little(registers, out, new, shift.factor) }
+    } else {
+        *registers = [raw(level, registers[0], out), raw(level, registers[1], new)];
+        // SAFETY: as above.
+        !(registers[1] ^ unsafe { times(!registers[0], shift.factor) })
+    }
+}
+
+/// The two chains side by side.
+#[target_feature(enable = "sse4.2,pclmulqdq")]
+#[allow(clippy::cast_possible_truncation)] // the instruction leaves the upper half zero
+fn moved_little(registers: &mut [u32; 2], out: &[u8], new: &[u8], factor: u32) -> u32 {
+    let (out_words, out_rest) = out.as_chunks::<8>();
+    let (new_words, new_rest) = new.as_chunks::<8>();
+    let [mut a, mut b] = registers.map(u64::from);
+    for (out, new) in out_words.iter().zip(new_words) {
+        a = _mm_crc32_u64(a, u64::from_le_bytes(*out));
+        b = _mm_crc32_u64(b, u64::from_le_bytes(*new));
+    }
+    let [mut a, mut b] = [a as u32, b as u32];
+    if !out_rest.is_empty() || !new_rest.is_empty() {
+        (a, b) = (short(a, out_rest), short(b, new_rest));
+    }
+    *registers = [a, b];
+    !(b ^ times(!a, factor))
+}
+
 /// As [`crate::marks`]; of `level` the same is asked as for [`raw`].
 pub(crate) fn marks(level: u8, register: u32, blocks: &[[u8; 64]], out: &mut Vec<u32>) {
     debug_assert!(level != NONE);

@@ -10,7 +10,7 @@
 //! Headers that all claim the largest payload therefore cost a few nanoseconds each.
 
 use memchr::memmem::Finder;
-use tapeline_crc::{Ranges, crc32c, crc32c_inline};
+use tapeline_crc::{MovingRange, Ranges, crc32c, crc32c_inline};
 
 use super::counters::FrameCounters;
 use super::layout::{FrameLayout, VERSION, header_bytes};
@@ -66,6 +66,8 @@ pub struct FrameScanner {
     /// Where the last payload ends that failed and is searched through.
     suspect_to: u64,
     ranges: Ranges,
+    /// For the length that was refused last.
+    moving: MovingRange,
 }
 
 impl FrameScanner {
@@ -84,6 +86,7 @@ impl FrameScanner {
             consumed: 0,
             suspect_to: 0,
             ranges: Ranges::new(),
+            moving: MovingRange::new(1),
         }
     }
 
@@ -259,7 +262,13 @@ impl FrameScanner {
             };
         };
         let stored = u32_at(header, size - 4);
-        if self.payload_is_good(bytes, at + size, payload, stored) {
+        let refused_before = std::mem::take(&mut self.head_refused);
+        let crc = if refused_before {
+            None
+        } else {
+            self.payload_crc(bytes, at + size, payload)
+        };
+        if crc == Some(stored) {
             return Step::Frame(FrameRef {
                 offset: at,
                 frame_bytes: u32::try_from(frame_bytes).unwrap_or(u32::MAX),
@@ -297,13 +306,14 @@ impl FrameScanner {
         self.suspect_to = self
             .suspect_to
             .max(self.consumed + (at + frame_bytes) as u64);
+        let Some(crc) = crc else { return refused };
         Step::Discard {
-            bytes: self.pass_refused::<WIDE, CRC>(bytes, at, header, frame_bytes),
+            bytes: self.pass_refused::<WIDE, CRC>(bytes, at, header, frame_bytes, crc),
             in_step: false,
         }
     }
 
-    /// Goes on from a refused frame at `at` past those that stand close behind it, claim as much, and must be refused
+    /// Goes on from a refused frame at `at`, its payload's CRC being `crc`, past those that stand close behind it, claim as much, and must be refused
     /// for the same reason; what is not plainly one of them is left to the next step. Returns how far that is.
     ///
     /// Nothing here decides otherwise than [`Self::step`] would. It is a loop with everything in registers, because
@@ -314,6 +324,7 @@ impl FrameScanner {
         at: usize,
         header: &[u8],
         frame_bytes: usize,
+        crc: u32,
     ) -> usize {
         let size = header.len();
         let alike = |other: &[u8]| {
@@ -321,6 +332,9 @@ impl FrameScanner {
             let length = end - if WIDE { 8 } else { 4 }..end;
             other.get(8) == header.get(8) && other.get(length.clone()) == header.get(length)
         };
+        let payload_bytes = frame_bytes - size;
+        let mut moving: Option<MovingRange> = None;
+        let mut moved_to = at + size;
         let mut next = at + self.period;
         let mut refused = 0;
         let mut suspect_to = self.suspect_to;
@@ -336,11 +350,19 @@ impl FrameScanner {
             if !alike(head)
                 || start >= suspect_to
                 || (CRC && (header_is_bad(head) || u64::from_le_bytes(*after) == self.magic))
-                || self
-                    .ranges
-                    .crc32c(bytes, self.consumed, next + size..next + frame_bytes)
-                    .is_none_or(|crc| crc == u32_at(head, size - 4))
             {
+                break;
+            }
+            let moving = moving.get_or_insert_with(|| self.moving_range(payload_bytes, crc));
+            let here = next + size;
+            let (Some(out), Some(new)) = (
+                bytes.get(moved_to..here),
+                bytes.get(moved_to + payload_bytes..here + payload_bytes),
+            ) else {
+                break;
+            };
+            moved_to = here;
+            if moving.advance(out, new) == u32_at(head, size - 4) {
                 break;
             }
             refused += 1;
@@ -349,21 +371,29 @@ impl FrameScanner {
         }
         self.counters.corrupt.payload_crc += refused;
         self.suspect_to = suspect_to;
+        if let Some(moving) = moving {
+            self.moving = moving;
+        }
         next - at
     }
 
-    #[inline(always)]
-    fn payload_is_good(&mut self, bytes: &[u8], at: usize, payload: &[u8], stored: u32) -> bool {
-        if std::mem::take(&mut self.head_refused) {
-            return false;
+    fn moving_range(&self, payload_bytes: usize, crc: u32) -> MovingRange {
+        let mut moving = self.moving;
+        if moving.bytes() != payload_bytes as u64 {
+            moving = MovingRange::new(payload_bytes as u64);
         }
-        let start = self.consumed + at as u64;
-        if start >= self.suspect_to {
-            return crc32c(payload) == stored;
+        moving.place(crc);
+        moving
+    }
+
+    /// The CRC of a payload that starts at `at`; None, which cannot be, if it were not in `bytes`.
+    #[inline(always)]
+    fn payload_crc(&mut self, bytes: &[u8], at: usize, payload: &[u8]) -> Option<u32> {
+        if self.consumed + at as u64 >= self.suspect_to {
+            return Some(crc32c(payload));
         }
         self.ranges
             .crc32c(bytes, self.consumed, at..at + payload.len())
-            == Some(stored)
     }
 
     /// The first magic that starts in the next few words of `rest`, if there is one.
