@@ -221,7 +221,7 @@ impl FrameDecoder {
     }
 
     fn read_bytes(&self) -> usize {
-        MIN_READ_BYTES.max(self.layout().max_frame_bytes() / 2)
+        MIN_READ_BYTES.max(self.layout().max_frame_bytes())
     }
 
     /// Lets go of the frames of the last step.

@@ -66,8 +66,10 @@ pub struct FrameScanner {
     /// Where the last payload ends that failed and is searched through.
     suspect_to: u64,
     ranges: Ranges,
-    /// For the length that was refused last.
+    /// Over the payload that was refused last in a series.
     moving: MovingRange,
+    /// Where in the stream that payload starts; `u64::MAX` if there is none.
+    moving_at: u64,
 }
 
 impl FrameScanner {
@@ -87,6 +89,7 @@ impl FrameScanner {
             suspect_to: 0,
             ranges: Ranges::new(),
             moving: MovingRange::new(1),
+            moving_at: u64::MAX,
         }
     }
 
@@ -147,6 +150,7 @@ impl FrameScanner {
             self.head_refused = false;
             self.suspect_to = 0;
             self.ranges.clear();
+            self.moving_at = u64::MAX;
             self.needed = 1;
         }
         done
@@ -353,7 +357,8 @@ impl FrameScanner {
             {
                 break;
             }
-            let moving = moving.get_or_insert_with(|| self.moving_range(payload_bytes, crc));
+            let moving =
+                moving.get_or_insert_with(|| self.moving_range(at + size, payload_bytes, crc));
             let here = next + size;
             let (Some(out), Some(new)) = (
                 bytes.get(moved_to..here),
@@ -373,13 +378,19 @@ impl FrameScanner {
         self.suspect_to = suspect_to;
         if let Some(moving) = moving {
             self.moving = moving;
+            self.moving_at = self.consumed + moved_to as u64;
         }
         next - at
     }
 
-    fn moving_range(&self, payload_bytes: usize, crc: u32) -> MovingRange {
+    /// A moving range over the payload at `at`, of which the CRC is known.
+    fn moving_range(&self, at: usize, payload_bytes: usize, crc: u32) -> MovingRange {
         let mut moving = self.moving;
-        if moving.bytes() != payload_bytes as u64 {
+        let same = moving.bytes() == payload_bytes as u64;
+        if same && self.moving_at == self.consumed + at as u64 {
+            return moving;
+        }
+        if !same {
             moving = MovingRange::new(payload_bytes as u64);
         }
         moving.place(crc);
@@ -391,6 +402,16 @@ impl FrameScanner {
     fn payload_crc(&mut self, bytes: &[u8], at: usize, payload: &[u8]) -> Option<u32> {
         if self.consumed + at as u64 >= self.suspect_to {
             return Some(crc32c(payload));
+        }
+        // A series that the end of the bytes had cut goes on.
+        if self.moving.bytes() == payload.len() as u64
+            && let Some(from) = self.moving_at.checked_sub(self.consumed)
+            && let Ok(from) = usize::try_from(from)
+            && let Some(out) = bytes.get(from..at)
+            && let Some(new) = bytes.get(from + payload.len()..at + payload.len())
+        {
+            self.moving_at = self.consumed + at as u64;
+            return Some(self.moving.advance(out, new));
         }
         self.ranges
             .crc32c(bytes, self.consumed, at..at + payload.len())
