@@ -17,7 +17,7 @@ from tapeline.quantities import parse_duration, parse_size
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Kind = Literal["size", "duration", "count", "flag", "choice", "text", "assembly", "sync", "backoff", "magic"]
+Kind = Literal["size", "duration", "count", "flag", "choice", "text", "assembly", "sync", "backoff", "magic", "sinks"]
 
 _FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _TYPES = {
@@ -31,6 +31,7 @@ _TYPES = {
     "sync": '"segment", "batch" or "interval:SECONDS"',
     "backoff": "[first, longest]",
     "magic": "16 hexadecimal digits",
+    "sinks": "list of sinks, see below",
 }
 _UNITS = {"size": "bytes", "duration": "seconds", "backoff": "seconds"}
 
@@ -150,6 +151,10 @@ def _convert(rule: Rule, value: object) -> Any:
             return _backoff(value)
         case "magic":
             return _magic(value)
+        case "sinks":
+            from tapeline._sink_settings import parse_sinks
+
+            return parse_sinks(value)
         case "text":
             if not isinstance(value, str) or not value or "\0" in value:
                 raise ValueError(f"{value!r} is not a text")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tapeline import _settings
 from tapeline._settings import Rule, SettingInfo, convert, rules, setting, unknown_key
+from tapeline._sink_settings import SinkConfig, describe_sinks
 from tapeline.errors import ConfigError
 from tapeline.urls import Source, parse_source
 
@@ -110,6 +111,9 @@ class StreamConfig:
     connect_backoff_seconds: tuple[float, float] = setting(
         (0.1, 5.0), "backoff", "First and longest pause between dials of tcp+connect."
     )
+    sinks: tuple[SinkConfig, ...] = setting(
+        (), "sinks", "Tables written, forwarding and Python functions beside the log of a register stream."
+    )
 
     def __post_init__(self) -> None:
         """Check every value and what must hold between them."""
@@ -121,6 +125,8 @@ class StreamConfig:
         where = f"streams.{self.name}"
         _convert_fields(self, where)
         _check_sources(sources, where)
+        if self.sinks and self.wire == "frame":
+            raise ConfigError(f"{where}.sinks: only register streams have sinks; set wire to packet or simple")
         frame_bytes = self.layout.header_bytes + self.layout.max_payload
         # four blocks of the ring; the rule of `ring_blocks` in crates/capture/src/config.rs
         least = 4 * -(-(frame_bytes + (1 << 20)) // (1 << 16)) * (1 << 16)
@@ -140,6 +146,7 @@ class StreamConfig:
         """The form the compiled recorder takes, JSON-ready."""
         result = {f.name: getattr(self, f.name) for f in fields(self)}
         result["sources"] = [source.as_dict() for source in self.sources]
+        result["sinks"] = [sink.as_dict() for sink in self.sinks]
         result["layout"] = {f.name: getattr(self.layout, f.name) for f in fields(self.layout)}
         result["connect_backoff_seconds"] = list(self.connect_backoff_seconds)
         return result
@@ -256,6 +263,7 @@ class RecorderConfig:
         for name in ("duration_seconds", "start_timeout_seconds", "allow_insecure_bind"):
             del result[name]
         for stream in result["streams"]:
+            del stream["sinks"]
             stream["rotate_bytes"] = _UNBOUNDED if stream["rotate_bytes"] is None else stream["rotate_bytes"]
         return json.dumps(result)
 
@@ -269,6 +277,7 @@ class RecorderConfig:
             SettingInfo("streams.NAME.sources", "list of URLs", "", "", "One source, or a real-time and an archival."),
             *_settings.describe(StreamConfig, "streams.NAME."),
             *_settings.describe(LayoutConfig, "streams.NAME.layout."),
+            *describe_sinks("streams.NAME.sinks."),
         ]
 
 

@@ -29,6 +29,7 @@ mod output;
 mod receive;
 mod recorder;
 mod recover;
+pub mod registers;
 pub mod replay;
 mod resume;
 #[cfg(any(test, fuzzing))]

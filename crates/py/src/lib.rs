@@ -15,6 +15,7 @@ mod errors;
 mod memory;
 mod recorder;
 mod recording;
+mod register_log;
 mod replay;
 #[cfg(unix)]
 mod ring;
@@ -34,6 +35,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     convert::register(m)?;
     recorder::register(m)?;
     recording::register(m)?;
+    register_log::register(m)?;
     simulate::register(m)?;
     replay::register(m)?;
     #[cfg(unix)]

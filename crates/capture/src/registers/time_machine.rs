@@ -1,0 +1,369 @@
+//! The image at a past moment and the history of one register, from the log, its indexes and its keyframes.
+//!
+//! *The image at T* is what all packets with a timestamp up to T make of it, in the order of arrival. A segment's
+//! keyframe is the state after everything before it, so it may stand for that when nothing before it is younger than
+//! T: the last such segment is where reading begins. Blocks that are younger than T as a whole are not read.
+//!
+//! *A lost packet* (a gap in `seq`) may have set any register of its source, so all that it has known are marked with
+//! the time of the first packet behind the gap until they are set again. They keep their value. Marks count from the
+//! keyframe that reading began with, which has the sequence of the last packet before it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::registers::log_reader::{
+    Block, FULL, Packet, blocks, read_range, walk,
+};
+use crate::registers::rows::WireKind;
+use crate::registers::touch::{SourceKey, Touched};
+
+/// Registers of a source.
+const REGISTERS: usize = 65_536;
+/// Words of a bitmap of them.
+const WORDS: usize = REGISTERS / 64;
+
+/// The files of one segment, in the order of a recording.
+#[derive(Clone, Debug)]
+pub struct SegmentFiles {
+    /// `.pkt` or `.spkt`, finished or not.
+    pub log: PathBuf,
+    /// `.idx.bcsv`; need not exist.
+    pub index: PathBuf,
+    /// `.touch.bcsv`; need not exist.
+    pub touch: PathBuf,
+    /// Least and greatest timestamp of what was received, where the manifest tells.
+    pub span_us: Option<(u64, u64)>,
+}
+
+/// One source's registers.
+#[derive(Clone, Debug)]
+pub struct SourceImage {
+    values: Box<[u16]>,
+    known: Box<[u64]>,
+    /// Set since the last gap.
+    certain: Box<[u64]>,
+    /// Register to the time of the first packet behind the first gap after it was set.
+    unknown_since: BTreeMap<u16, u64>,
+    last_seq: Option<u8>,
+    /// Newest timestamp applied.
+    timestamp_us: u64,
+}
+
+impl Default for SourceImage {
+    fn default() -> Self {
+        Self {
+            values: vec![0; REGISTERS].into(),
+            known: vec![0; WORDS].into(),
+            certain: vec![0; WORDS].into(),
+            unknown_since: BTreeMap::new(),
+            last_seq: None,
+            timestamp_us: 0,
+        }
+    }
+}
+
+impl SourceImage {
+    /// Known registers and their values, by offset.
+    pub fn registers(&self) -> impl Iterator<Item = (u16, u16)> {
+        (0..=u16::MAX)
+            .zip(self.values.iter())
+            .filter(|(offset, _)| bit(&self.known, *offset))
+            .map(|(offset, value)| (offset, *value))
+    }
+
+    /// Known registers that a lost packet may have changed since, and since when (µs).
+    pub fn unknown_since(&self) -> impl Iterator<Item = (u16, u64)> {
+        self.unknown_since
+            .iter()
+            .filter(|(offset, _)| bit(&self.known, **offset) && !bit(&self.certain, **offset))
+            .map(|(offset, since)| (*offset, *since))
+    }
+
+    /// Newest timestamp of its packets, keyframes included.
+    #[must_use]
+    pub fn timestamp_us(&self) -> u64 {
+        self.timestamp_us
+    }
+
+    fn apply(&mut self, packet: &Packet<'_>) {
+        if packet.cmd == FULL {
+            self.known.fill(0);
+            self.certain.fill(0);
+            self.unknown_since.clear();
+        }
+        for (offset, value) in packet.registers() {
+            let (word, bit) = (usize::from(offset >> 6), 1 << (offset & 63));
+            // the three have a place for every u16
+            if let Some(slot) = self.values.get_mut(usize::from(offset)) {
+                *slot = value;
+            }
+            if let Some(known) = self.known.get_mut(word) {
+                *known |= bit;
+            }
+            if let Some(certain) = self.certain.get_mut(word) {
+                *certain |= bit;
+            }
+        }
+        self.timestamp_us = self.timestamp_us.max(packet.timestamp_us);
+    }
+
+    /// Accounts for the sequence of a received packet, before it is applied.
+    fn sequence(&mut self, packet: &Packet<'_>) {
+        let Some(last) = self.last_seq else {
+            self.last_seq = Some(packet.seq);
+            return;
+        };
+        let ahead = packet.seq.wrapping_sub(last);
+        // the other half of the circle lies behind: a duplicate, or one that came late
+        if matches!(ahead, 1..=128) {
+            self.last_seq = Some(packet.seq);
+        }
+        if matches!(ahead, 2..=128) {
+            self.doubt(packet.timestamp_us);
+        }
+    }
+
+    fn doubt(&mut self, since_us: u64) {
+        for (word, (known, certain)) in (0u16..).zip(self.known.iter().zip(self.certain.iter_mut()))
+        {
+            let mut bits = known & *certain;
+            while bits != 0 {
+                // below 64
+                let low = u16::try_from(bits.trailing_zeros()).unwrap_or_default();
+                self.unknown_since.insert(word * 64 + low, since_us);
+                bits &= bits - 1;
+            }
+            *certain = 0;
+        }
+    }
+}
+
+fn bit(words: &[u64], offset: u16) -> bool {
+    words
+        .get(usize::from(offset >> 6))
+        .is_some_and(|word| word >> (offset & 63) & 1 == 1)
+}
+
+/// The registers of all sources.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    /// By type and id.
+    pub sources: BTreeMap<SourceKey, SourceImage>,
+    /// Bytes of logs that were read for it.
+    pub bytes_read: u64,
+}
+
+impl Image {
+    fn of(&mut self, packet: &Packet<'_>) -> &mut SourceImage {
+        self.sources
+            .entry((packet.source_type, packet.src_id))
+            .or_default()
+    }
+
+    /// A keyframe has the sequence of the source's last packet before it.
+    fn keyframe(&mut self, packet: &Packet<'_>) {
+        let source = self.of(packet);
+        source.apply(packet);
+        source.last_seq = Some(packet.seq);
+    }
+
+    fn received(&mut self, kind: WireKind, packet: &Packet<'_>) {
+        // only what sets registers is numbered
+        if packet.sets() {
+            let source = self.of(packet);
+            if kind == WireKind::Packet {
+                source.sequence(packet);
+            }
+            source.apply(packet);
+        }
+    }
+}
+
+/// A segment whose index has been read.
+struct Loaded<'a> {
+    files: &'a SegmentFiles,
+    blocks: Vec<Block>,
+}
+
+impl<'a> Loaded<'a> {
+    fn new(files: &'a SegmentFiles, kind: WireKind) -> io::Result<Self> {
+        let blocks = blocks(&files.log, &files.index, kind)?.blocks;
+        Ok(Self { files, blocks })
+    }
+
+    fn has_keyframe(&self) -> bool {
+        self.blocks.first().is_some_and(|block| block.keyframe)
+    }
+
+    fn received(&self) -> impl Iterator<Item = &Block> {
+        self.blocks.iter().filter(|block| !block.keyframe)
+    }
+}
+
+/// The image after all packets with timestamps up to `time_us`.
+///
+/// # Errors
+/// As the operating system gave it; damage in a log ends that log.
+pub fn image_at(kind: WireKind, segments: &[SegmentFiles], time_us: u64) -> io::Result<Image> {
+    let begin = first_needed(kind, segments, time_us)?;
+    let mut image = Image::default();
+    let mut bytes = Vec::new();
+    for (number, files) in segments.iter().enumerate().skip(begin) {
+        let first = number == begin;
+        if !first && files.span_us.is_some_and(|(least, _)| least > time_us) {
+            continue;
+        }
+        let segment = Loaded::new(files, kind)?;
+        for block in &segment.blocks {
+            if block.keyframe && !first || !block.keyframe && block.first_us > time_us {
+                continue;
+            }
+            load(&segment, block, &mut bytes, &mut image.bytes_read)?;
+            walk(kind, &bytes, |_, packet| {
+                if block.keyframe {
+                    // of the first segment there is, what came before it may be younger than the moment asked for
+                    if begin > 0 || packet.timestamp_us <= time_us {
+                        image.keyframe(packet);
+                    }
+                } else if packet.timestamp_us <= time_us {
+                    image.received(kind, packet);
+                }
+                true
+            });
+        }
+    }
+    Ok(image)
+}
+
+/// The last segment before which nothing is younger than the moment, and that can stand alone.
+fn first_needed(kind: WireKind, segments: &[SegmentFiles], time_us: u64) -> io::Result<usize> {
+    let mut candidate = 0;
+    for (number, files) in segments.iter().enumerate() {
+        candidate = number;
+        let youngest = match files.span_us {
+            Some((_, youngest)) => youngest,
+            None => {
+                let segment = Loaded::new(files, kind)?;
+                segment.received().map(|b| b.last_us).max().unwrap_or(0)
+            }
+        };
+        if youngest > time_us {
+            break;
+        }
+    }
+    while candidate > 0 {
+        let Some(files) = segments.get(candidate) else {
+            break;
+        };
+        if Loaded::new(files, kind)?.has_keyframe() {
+            break;
+        }
+        candidate -= 1;
+    }
+    Ok(candidate)
+}
+
+fn load(
+    segment: &Loaded<'_>,
+    block: &Block,
+    into: &mut Vec<u8>,
+    bytes_read: &mut u64,
+) -> io::Result<()> {
+    let stop = block.offset.saturating_add(block.length);
+    read_range(&segment.files.log, block.offset, stop, into)?;
+    *bytes_read += into.len() as u64;
+    Ok(())
+}
+
+/// What a register went through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// When.
+    pub timestamp_us: Vec<u64>,
+    /// To what; `None`: a FULL did not list it.
+    pub value: Vec<Option<u16>>,
+    /// Bytes of logs that were read for it.
+    pub bytes_read: u64,
+}
+
+/// The changes of one register in order of arrival; with `all`, also what set it to the value that it had.
+///
+/// # Errors
+/// As the operating system gave it; damage in a log ends that log.
+pub fn history(
+    kind: WireKind,
+    segments: &[SegmentFiles],
+    source: SourceKey,
+    offset: u16,
+    all: bool,
+) -> io::Result<History> {
+    let mut found = History::default();
+    let mut bytes = Vec::new();
+    let mut last: Option<Option<u16>> = None;
+    for (number, files) in segments.iter().enumerate() {
+        let segment = Loaded::new(files, kind)?;
+        let touched = Touched::read(&files.touch, source, offset);
+        for block in &segment.blocks {
+            // the keyframe of the oldest segment tells of what is no longer there
+            let wanted = if block.keyframe {
+                number == 0
+            } else {
+                touched.needs(block)
+            };
+            if !wanted {
+                continue;
+            }
+            load(&segment, block, &mut bytes, &mut found.bytes_read)?;
+            walk(kind, &bytes, |_, packet| {
+                if (packet.source_type, packet.src_id) == source && packet.sets() {
+                    changes(packet, offset, all, &mut last, &mut found);
+                }
+                true
+            });
+        }
+    }
+    Ok(found)
+}
+
+fn changes(
+    packet: &Packet<'_>,
+    offset: u16,
+    all: bool,
+    last: &mut Option<Option<u16>>,
+    found: &mut History,
+) {
+    let mut push = |last: &mut Option<Option<u16>>, value: Option<u16>| {
+        if all || *last != Some(value) {
+            found.timestamp_us.push(packet.timestamp_us);
+            found.value.push(value);
+        }
+        *last = Some(value);
+    };
+    if contains(packet.control, offset) {
+        packet
+            .registers()
+            .filter(|(at, _)| *at == offset)
+            .for_each(|(_, value)| push(last, Some(value)));
+    } else if packet.cmd == FULL && last.is_some_and(|value| value.is_some()) {
+        push(last, None);
+    }
+}
+
+/// Whether a list of offsets has this one; in runs without a branch, which become vector instructions.
+fn contains(control: &[u8], offset: u16) -> bool {
+    let wanted = offset.to_le_bytes();
+    let (offsets, _) = control.as_chunks::<2>();
+    offsets
+        .chunks(256)
+        .any(|run| run.iter().fold(false, |found, at| found | (*at == wanted)))
+}
+
+/// Where a segment's other files are: beside its log, by name.
+#[must_use]
+pub fn beside(log: &Path, extension: &str) -> PathBuf {
+    let name = log.file_name().unwrap_or_default().to_string_lossy();
+    let stem = name.strip_suffix(".part").unwrap_or(&name);
+    let stem = stem.rsplit_once('.').map_or(stem, |(stem, _)| stem);
+    log.with_file_name(format!("{stem}.{extension}"))
+}

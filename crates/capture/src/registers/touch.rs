@@ -1,0 +1,200 @@
+//! Which blocks of a log touch which registers: `{segment}.touch.bcsv`, so that the history of one register need not
+//! read the whole recording.
+//!
+//! A row for each block and source in it: `offset u64, length u64, type u8, src_id i32`, then `g00` to `g63` of u64: bit
+//! `b` of `g{n}` stands for the 16 registers from `16 * (64 * n + b)`. 533 bytes a row against blocks of 1 MiB. A FULL
+//! touches everything, for what it does not list becomes unknown. Keyframes touch nothing: they repeat what is known.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use tapeline_bcsv::{
+    Batch, ColumnType, FileCodec, ReadOptions, Reader, RowCodec, RowWriter, Schema, Selection,
+    Value, WriteOptions,
+};
+
+use crate::registers::log_reader::{Block, FULL, Packet, read_range, walk};
+use crate::registers::rows::WireKind;
+
+/// Words of a row.
+const WORDS: usize = 64;
+/// Columns before the words.
+const HEAD: usize = 4;
+
+/// The groups of registers that one source touches in one block.
+pub type Groups = [u64; WORDS];
+
+/// Type and id of a source.
+pub type SourceKey = (u8, i32);
+
+/// Where the bit of a register is.
+#[must_use]
+pub fn bit_of(offset: u16) -> (usize, u64) {
+    (usize::from(offset >> 10), 1 << (offset >> 4 & 63))
+}
+
+/// Gathers what the packets of one block touch.
+#[derive(Debug, Default)]
+pub struct TouchBuilder {
+    sources: BTreeMap<SourceKey, Box<Groups>>,
+}
+
+impl TouchBuilder {
+    /// Takes one packet of the block.
+    pub fn packet(&mut self, packet: &Packet<'_>) {
+        if !packet.sets() {
+            return;
+        }
+        let groups = self
+            .sources
+            .entry((packet.source_type, packet.src_id))
+            .or_insert_with(|| Box::new([0; WORDS]));
+        if packet.cmd == FULL {
+            groups.fill(u64::MAX);
+            return;
+        }
+        for (offset, _) in packet.registers() {
+            let (word, bit) = bit_of(offset);
+            if let Some(word) = groups.get_mut(word) {
+                *word |= bit;
+            }
+        }
+    }
+
+    /// What the block touches; the builder is ready for the next one.
+    pub fn take(&mut self) -> BTreeMap<SourceKey, Box<Groups>> {
+        std::mem::take(&mut self.sources)
+    }
+}
+
+/// Writes the touch index of a finished log beside it, under its final name at once when it is whole.
+///
+/// # Errors
+/// As the operating system gave it.
+pub fn build(log: &Path, blocks: &[Block], kind: WireKind, out: &Path) -> io::Result<()> {
+    let part = out.with_extension("bcsv.part");
+    let options = WriteOptions {
+        row_codec: RowCodec::Flat,
+        file_codec: FileCodec::Packet,
+        packet_bytes: 64 << 10,
+        ..WriteOptions::default()
+    };
+    let names: Vec<String> = (0..WORDS).map(|n| format!("g{n:02}")).collect();
+    let head = [
+        ("offset", ColumnType::UInt64),
+        ("length", ColumnType::UInt64),
+        ("type", ColumnType::UInt8),
+        ("src_id", ColumnType::Int32),
+    ];
+    let words = names.iter().map(|name| (name.as_str(), ColumnType::UInt64));
+    let schema = Schema::from_pairs(head.into_iter().chain(words)).map_err(io::Error::other)?;
+    let file = BufWriter::new(File::create(&part)?);
+    let mut rows = RowWriter::new(file, &schema, &options).map_err(io::Error::other)?;
+    let mut builder = TouchBuilder::default();
+    let mut bytes = Vec::new();
+    for block in blocks {
+        // without a row a block would have to be read, so a keyframe has one of a source that there is not
+        read_range(log, block.offset, block.offset + block.length, &mut bytes)?;
+        if !block.keyframe {
+            walk(kind, &bytes, |_, packet| {
+                builder.packet(packet);
+                true
+            });
+        }
+        let mut touched = builder.take();
+        if touched.is_empty() {
+            touched.insert((u8::MAX, 0), Box::new([0; WORDS]));
+        }
+        for ((source_type, src_id), groups) in touched {
+            let mut row = vec![
+                Value::UInt64(block.offset),
+                Value::UInt64(block.length),
+                Value::UInt8(source_type),
+                Value::Int32(src_id),
+            ];
+            row.extend(groups.iter().map(|word| Value::UInt64(*word)));
+            rows.write_row(&row).map_err(io::Error::other)?;
+        }
+    }
+    let mut file = rows.finish().map_err(io::Error::other)?;
+    file.flush()?;
+    file.get_ref().sync_all()?;
+    std::fs::rename(&part, out)
+}
+
+/// The rows of a touch index that matter to one register.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// Offset and length of every block it knows.
+    known: Vec<(u64, u64)>,
+    /// Offsets of those that may touch the register; sorted.
+    hits: Vec<u64>,
+}
+
+impl Touched {
+    /// Reads a touch index; one that is missing or damaged knows less, and nothing wrong.
+    #[must_use]
+    pub fn read(path: &Path, source: SourceKey, offset: u16) -> Self {
+        let mut found = Self::default();
+        let Ok(reader) = Reader::open(path, ReadOptions::default()) else {
+            return found;
+        };
+        let (word, bit) = bit_of(offset);
+        let selection = Selection {
+            columns: Some(vec![0, 1, 2, 3, HEAD + word]),
+            threads: 1,
+            ..Selection::default()
+        };
+        if reader.schema().len() != HEAD + WORDS {
+            return found;
+        }
+        let Ok(batches) = reader.batches(&selection, 4096) else {
+            return found;
+        };
+        for batch in batches {
+            let Ok(batch) = batch else {
+                // a block whose further rows cannot be read is not known
+                found.known.pop();
+                break;
+            };
+            for row in 0..batch.rows {
+                let Some((block, length, of, groups)) = row_of(&batch, row) else {
+                    return Self::default();
+                };
+                if found.known.last() != Some(&(block, length)) {
+                    found.known.push((block, length));
+                }
+                if of == source && groups & bit != 0 {
+                    found.hits.push(block);
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether a block must be read: it touches the register, or nobody knows.
+    #[must_use]
+    pub fn needs(&self, block: &Block) -> bool {
+        let known = self
+            .known
+            .binary_search(&(block.offset, block.length))
+            .is_ok();
+        !known || self.hits.binary_search(&block.offset).is_ok()
+    }
+}
+
+fn row_of(batch: &Batch, row: usize) -> Option<(u64, u64, SourceKey, u64)> {
+    let wide = |column| match batch.value(column, row) {
+        Some(Value::UInt64(value)) => Some(value),
+        _ => None,
+    };
+    let Some(Value::UInt8(source_type)) = batch.value(2, row) else {
+        return None;
+    };
+    let Some(Value::Int32(src_id)) = batch.value(3, row) else {
+        return None;
+    };
+    Some((wide(0)?, wide(1)?, (source_type, src_id), wide(4)?))
+}
