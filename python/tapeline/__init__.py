@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tapeline.conversion import ConvertReport, convert
     from tapeline.recorder import Recorder
     from tapeline.recording import Recording, open_recording
+    from tapeline.registers import history, image_at
 
 __all__ = [
     "ConfigError",
@@ -25,6 +26,8 @@ __all__ = [
     "TapelineError",
     "__version__",
     "convert",
+    "history",
+    "image_at",
     "open_recording",
 ]
 
@@ -34,9 +37,14 @@ _LAZY = {
     "RecorderConfig": "tapeline.config",
     "Recording": "tapeline.recording",
     "convert": "tapeline.conversion",
+    "history": "tapeline.registers",
+    "image_at": "tapeline.registers",
     "open_recording": "tapeline.recording",
 }
-_MODULES = {"bcsv", "config", "conversion", "errors", "recorder", "recording", "replay", "simulate", "urls", "wire"}
+_MODULES = {
+    *("bcsv", "config", "conversion", "errors", "recorder", "recording", "registers", "replay", "ring", "simulate"),
+    *("sinks", "urls", "wire"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -59,7 +59,7 @@ class RegisterFiles:
         for path in self.paths:
             item = items.get(path.name, {})
             first, last = item.get("first_timestamp_us"), item.get("last_timestamp_us")
-            known = _is_time(first) and _is_time(last)
+            known = isinstance(first, int) and isinstance(last, int) and _is_time(first) and _is_time(last)
             spans.append((str(path), (first, last) if known else None))
         return spans
 
@@ -106,9 +106,9 @@ def find(path: str | os.PathLike[str]) -> dict[str, RegisterFiles]:
     for name, entry in _entries(place).items():
         wire = entry.get("wire")
         if name not in found and wire in {"packet", "simple"}:
-            directory = entry.get("directory")
-            below = place / (directory if isinstance(directory, str) and ".." not in directory else name)
-            found[name] = RegisterFiles(name, wire, below)
+            below = entry.get("directory")
+            below = below if isinstance(below, str) and ".." not in below else name
+            found[name] = RegisterFiles(name, wire, place / below)
         if name in found:
             found[name].entry = entry
     return dict(sorted(found.items()))

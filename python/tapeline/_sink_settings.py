@@ -128,7 +128,7 @@ class SinkConfig:
         if self.label is not None and not _LABEL.fullmatch(self.label):
             raise ConfigError(f"label: {self.label!r} is not allowed; allowed: [A-Za-z0-9-]{{1,32}}")
         if (self.kind == "forward") != (self.url is not None):
-            raise ConfigError("url: goes with kind = \"forward\", and that needs it, as in tcp://127.0.0.1:9100")
+            raise ConfigError('url: goes with kind = "forward", and that needs it, as in tcp://127.0.0.1:9100')
         if self.kind == "forward":
             object.__setattr__(self, "priority", "live")
             _check_url(str(self.url))
@@ -203,7 +203,8 @@ def _sink(value: object, where: str) -> SinkConfig:
     if callable(value):
         value = {"kind": "python", "call": value}
     if not isinstance(value, Mapping):
-        raise ValueError(f"{where}: {value!r} is neither a table nor one of {', '.join(KINDS)}")
+        text = f"{where}: {value!r} is neither a table nor one of {', '.join(KINDS)}"
+        raise ValueError(text)  # noqa: TRY004 - as `convert` wants it
     known = [f.name for f in fields(SinkConfig)]
     for key in value:
         if key not in known:

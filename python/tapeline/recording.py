@@ -13,9 +13,7 @@ old manifest is made up for from the files, a missing index is rebuilt in memory
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ import numpy.typing as npt
 
 from tapeline import _manifest
 from tapeline._segments import INDEX_COLUMNS, LATE, Frame, Segment
+from tapeline._times import Time, parse_time
 from tapeline.errors import TapelineError
 from tapeline.ledger import Ledger
 
@@ -36,11 +35,7 @@ if TYPE_CHECKING:
     from tapeline._verify import Report
     from tapeline.wire import FrameLayout
 
-__all__ = ["Frame", "Periodic", "Recording", "Segment", "Stream", "open_recording"]
-
-Time = int | str | datetime | np.datetime64
-"""A moment of the producer's clock: ns since the UNIX epoch, ISO 8601 text (UTC unless it says otherwise),
-`datetime` (UTC unless it says otherwise) or `datetime64`."""
+__all__ = ["Frame", "Periodic", "Recording", "Segment", "Stream", "Time", "open_recording", "parse_time"]
 
 
 def open_recording(path: str | os.PathLike[str]) -> Recording:
@@ -338,32 +333,6 @@ class Periodic:
     def payloads(self) -> list[bytes]:
         """The payload of each frame."""
         return [frame.payload for frame in self.frames]
-
-
-def parse_time(value: Time) -> int:
-    """Nanoseconds since the UNIX epoch; text is read to the nanosecond.
-
-    >>> parse_time("1970-01-01T00:00:01.000000001Z")
-    1000000001
-
-    Raises:
-        ValueError: The text is no time.
-    """
-    if isinstance(value, np.datetime64):
-        return int(value.astype("datetime64[ns]").astype(np.int64))
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    extra = 0
-    if isinstance(value, str):
-        # `fromisoformat` drops what is below a microsecond
-        match = re.search(r"[.,]\d{6}(\d{1,3})", value)
-        extra = int(match[1].ljust(3, "0")) if match else 0
-        value = datetime.fromisoformat(value)
-    if value.tzinfo is None:
-        value = value.replace(tzinfo=UTC)
-    since = value - datetime(1970, 1, 1, tzinfo=UTC)
-    microseconds = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-    return microseconds * 1_000 + extra + int(getattr(value, "nanosecond", 0))
 
 
 def _missing(frames: list[Frame], k: int, assembly: str | None) -> list[tuple[int, int]]:

@@ -15,7 +15,6 @@ import socket
 import struct
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,11 +23,13 @@ import numpy.typing as npt
 from tapeline import _native
 from tapeline._register_files import RegisterFiles, find, index_of
 from tapeline._sink_settings import TYPES, Route
+from tapeline._times import parse_time
 from tapeline.errors import TapelineError
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     import pyarrow as pa
 
@@ -230,9 +231,7 @@ def image_at(directory: str | os.PathLike[str], time: Moment | None = None, *, s
         for kind, src_id, offsets, values, doubtful, since, timestamp_us in rows:
             if not offsets:
                 continue
-            pairs = zip(
-                np.frombuffer(doubtful, "<u2").tolist(), np.frombuffer(since, "<u8").tolist(), strict=True
-            )
+            pairs = zip(np.frombuffer(doubtful, "<u2").tolist(), np.frombuffer(since, "<u8").tolist(), strict=True)
             one = SourceImage(
                 kind, src_id, np.frombuffer(offsets, "<u2"), np.frombuffer(values, "<u2"), dict(pairs), timestamp_us
             )
@@ -366,7 +365,7 @@ def moment(value: Moment) -> int:
         ValueError: The value is no moment.
     """
     if isinstance(value, (bool, np.bool_)):
-        raise ValueError(f"{value!r} is not a time")
+        raise ValueError(f"{value!r} is not a time")  # noqa: TRY004 - what is no time is a wrong value, whatever it is
     if isinstance(value, (int, np.integer)):
         number = int(value)
         return max(0, min(_MAX_US, number // 1000 if number >= _NS_FROM else number))
@@ -374,8 +373,6 @@ def moment(value: Moment) -> int:
         if np.isnan(value):
             raise ValueError("a time is not NaN")
         return int(max(0.0, min(float(value), 1.8e13)) * 1e6 + 0.5)
-    from tapeline.recording import parse_time
-
     return max(0, parse_time(value) // 1000)
 
 

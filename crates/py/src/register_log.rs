@@ -15,11 +15,10 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 use tapeline_capture::registers::log_reader::{self, Block};
-use tapeline_capture::registers::rows::{
-    self, DataRows, PacketRows, Route, SimpleRows, Taken, WireKind,
-};
+use tapeline_capture::registers::rows::{self, DataRows, PacketRows, Route, SimpleRows, Taken};
 use tapeline_capture::registers::time_machine::{self, SegmentFiles, beside};
 use tapeline_capture::registers::touch;
+use tapeline_wire::register::Kind;
 
 use crate::arrow;
 
@@ -44,14 +43,10 @@ fn route_of((cmds, types, src_ids): RouteLists) -> Route {
     Route::new(cmds.as_deref(), types.as_deref(), src_ids)
 }
 
-fn kind_of(kind: &str) -> PyResult<WireKind> {
-    match kind {
-        "packet" => Ok(WireKind::Packet),
-        "simple" => Ok(WireKind::Simple),
-        other => Err(PyValueError::new_err(format!(
-            "wire is {other:?}; it must be packet or simple"
-        ))),
-    }
+fn kind_of(kind: &str) -> PyResult<Kind> {
+    Kind::from_name(kind).ok_or_else(|| {
+        PyValueError::new_err(format!("wire is {kind:?}; it must be packet or simple"))
+    })
 }
 
 /// A batch of rows and how far the log was read for it.
@@ -119,11 +114,11 @@ fn register_rows(
         let mut data = Vec::new();
         log_reader::read_packets(&path, kind, start, stop, bytes, &mut data)?;
         match kind {
-            WireKind::Packet => {
+            Kind::Packet => {
                 let (rows, taken) = rows::data_rows(&data, &route);
                 RegisterRows::new(start, taken, data_batch(rows))
             }
-            WireKind::Simple => {
+            Kind::Simple => {
                 let (rows, taken) = rows::simple_rows(&data, &route);
                 RegisterRows::new(start, taken, simple_batch(rows))
             }

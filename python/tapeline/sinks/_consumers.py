@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -12,6 +11,7 @@ from tapeline.sinks._tables import TableWriter, table_writer
 
 if TYPE_CHECKING:
     import threading
+    from pathlib import Path
 
     from tapeline._sink_settings import SinkConfig
 

@@ -1,8 +1,8 @@
 """One thread for each sink: it follows the log and hands what is new to a consumer.
 
-The log is asked for its position (`log_position` of the compiled recorder, or a function of the same form) and read back
-from its files. An archive sink reads everything. A live sink that lies more than `max_lag_bytes` behind skips to the
-newest packet, and what it skipped is counted as shed. A failed table is begun again from its segment's start.
+The log is asked for its position (`log_position` of the compiled recorder, or a function of the same form) and read
+back from its files. An archive sink reads everything. A live sink that lies more than `max_lag_bytes` behind skips to
+the newest packet, and what it skipped is counted as shed. A failed table is begun again from its segment's start.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class Follower:
             size = path.stat().st_size
             position = LogPosition(number, str(path), size, _keyframe_bytes(blocks), finished=True, ended=False)
             self._at = (number, 0)
-            self._retrying(lambda position=position: self._one(position, lambda: position))
+            self._retrying(position, lambda: None)
 
     def _segment(self) -> bool:
         """Follow one segment to its end; False after the last one."""
@@ -207,17 +207,17 @@ class Follower:
             self.status_now.segments_missed += max(0, position.segment - number)
             self._at = (position.segment, 0)
             return True
-        self._retrying(lambda: self._one(position, ask))
+        self._retrying(position, ask)
         if self._at is not None and self._at[0] == number:
             self._at = (number + 1, 0)
         self._progress(self._at[0] if self._at else number + 1)
         return not ended or bool(self._logs_from(number + 1))
 
-    def _retrying(self, attempt: Callable[[], None]) -> None:
+    def _retrying(self, position: LogPosition, ask: Callable[[], LogPosition | None]) -> None:
         """Run one segment; a failed table is begun again, until the end of the stream has been tried too."""
         while True:
             try:
-                attempt()
+                self._one(position, lambda: ask() or position)
             except FileNotFoundError:
                 self.status_now.segments_missed += 1
                 self._consumer.abandon()
@@ -265,7 +265,7 @@ class Follower:
                     self._pause(lingered_s)
                 position = ask()
                 if position.segment != number:
-                    raise FileNotFoundError(position.path)
+                    raise FileNotFoundError(position.path)  # noqa: TRY301 - as if opening it had failed
                 self._pause(0.0)
             self._consumer.end(_existing(position.path))
         except BaseException:
@@ -296,9 +296,11 @@ class Follower:
             return time.monotonic() > self._deadline_s
         return self._at is not None and self._behind(*self._at) > self._max_lag_bytes
 
-    def drain(self) -> None:
-        """The stream has ended: a live sink has a few seconds for the rest."""
-        self._deadline_s = time.monotonic() + _LIVE_DRAIN_S
+    def drain(self, seconds: float = _LIVE_DRAIN_S) -> None:
+        """The stream has ended: a live sink has a few seconds for the rest, which is then shed."""
+        if not self._live:
+            return
+        self._deadline_s = time.monotonic() + seconds
         self._consumer.deadline_s = self._deadline_s
 
     def _shed(self, position: LogPosition, offset: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import fcntl
+import select
 import socket
 import struct
 import termios
@@ -87,8 +88,11 @@ class Forward(_Plain):
             self._check()
             try:
                 sent = sock.send(view)
-            except TimeoutError:
+            except BlockingIOError:
                 self._drain_input(sock)
+                poll = select.poll()
+                poll.register(sock, select.POLLOUT)
+                poll.poll(_WAIT_S * 1000)
                 continue
             self._sent += sent
             view = view[sent:]
@@ -112,7 +116,7 @@ class Forward(_Plain):
         """Read what the other side says: unread bytes would turn our close into a reset."""
         try:
             while True:
-                if not sock.recv(65536, socket.MSG_DONTWAIT):
+                if not sock.recv(65536):
                     raise ConnectionResetError(None, "the other side closed the connection")
         except BlockingIOError:
             pass
@@ -132,7 +136,7 @@ class Forward(_Plain):
                 continue
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.settimeout(_WAIT_S)
+            sock.setblocking(False)
             self._socket = sock
             self.connects += 1
             return

@@ -31,9 +31,7 @@ _SCHEMAS = {
             ("value", pa.uint16()),
         ]
     ),
-    "simple": pa.schema(
-        [("time", pa.float64()), ("rack", pa.int32()), ("offset", pa.int32()), ("value", pa.int32())]
-    ),
+    "simple": pa.schema([("time", pa.float64()), ("rack", pa.int32()), ("offset", pa.int32()), ("value", pa.int32())]),
 }
 _PLAIN = {"timestamp_us": pa.uint64(), "type": pa.uint8()}
 

@@ -5,74 +5,13 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use tapeline_bcsv::{Batch, ReadOptions, Reader, Selection, Value, xxh64};
-
-use crate::registers::rows::WireKind;
-
-/// Bytes of a data packet before its registers, the length prefix included (spec/register-packets.md 2).
-pub const DATA_HEAD: usize = 21;
-/// Bytes of a simple packet before its registers (spec/register-packets.md 1).
-pub const SIMPLE_HEAD: usize = 16;
-/// Most registers of a packet.
-pub const MAX_COUNT: usize = 65_536;
-
-/// DIFF, FULL ... as on the wire; simple packets are all DIFF.
-pub const FULL: u8 = 1;
-/// Commands that set registers: DIFF and FULL, nothing else.
-pub const LAST_SETTING: u8 = FULL;
-/// The source type of simple packets.
-pub const RACK: u8 = 2;
-
-/// One packet where it lies.
-#[derive(Clone, Copy, Debug)]
-pub struct Packet<'a> {
-    /// The packet verbatim.
-    pub bytes: &'a [u8],
-    /// Microseconds since the UNIX epoch; of a simple packet its `time`, rounded.
-    pub timestamp_us: u64,
-    /// Seconds as a simple packet has them; 0 in a data packet.
-    pub time: f64,
-    /// 0 UNKNOWN, 1 SBMU, 2 RACK, 3 RTOS.
-    pub source_type: u8,
-    /// SBMU or rack number.
-    pub src_id: i32,
-    /// 0 DIFF, 1 FULL, 2 QUERY, 3 REPLY, 4 SYNC, 5 SYNCED.
-    pub cmd: u8,
-    /// Sequence modulo 256; 0 in a simple packet.
-    pub seq: u8,
-    /// Register offsets, u16 little-endian.
-    pub control: &'a [u8],
-    /// Values, u16 little-endian.
-    pub data: &'a [u8],
-}
-
-impl Packet<'_> {
-    /// Registers in it.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.control.len() / 2
-    }
-
-    /// Whether it changes the image.
-    #[must_use]
-    pub fn sets(&self) -> bool {
-        self.cmd <= LAST_SETTING
-    }
-
-    /// Offsets and values, in order.
-    pub fn registers(&self) -> impl Iterator<Item = (u16, u16)> {
-        let offsets = self.control.as_chunks().0.iter();
-        let values = self.data.as_chunks().0.iter();
-        offsets
-            .zip(values)
-            .map(|(o, v)| (u16::from_le_bytes(*o), u16::from_le_bytes(*v)))
-    }
-}
+use tapeline_wire::register::{Kind, MAX_COUNT, PacketRef};
 
 /// What stands at the head of some bytes.
 #[derive(Debug)]
 pub enum Step<'a> {
     /// A whole packet.
-    Packet(Packet<'a>),
+    Packet(PacketRef<'a>),
     /// The beginning of one, or nothing.
     Partial,
     /// Something that no packet begins with.
@@ -81,99 +20,35 @@ pub enum Step<'a> {
 
 /// The packet at the head of `bytes`.
 #[must_use]
-pub fn step(kind: WireKind, bytes: &[u8]) -> Step<'_> {
-    match kind {
-        WireKind::Packet => data_step(bytes),
-        WireKind::Simple => simple_step(bytes),
-    }
-}
-
-fn data_step(bytes: &[u8]) -> Step<'_> {
-    let Some((head, body)) = bytes.split_first_chunk::<DATA_HEAD>() else {
+pub fn step(kind: Kind, bytes: &[u8]) -> Step<'_> {
+    let Some(head) = bytes.get(..kind.header_bytes()) else {
         return Step::Partial;
     };
-    let length = u32_at(head, 0) as usize;
-    let count = u32_at(head, 17) as usize;
+    // both heads end in the count
+    let count = head.last_chunk().map_or(0, |b| u32::from_le_bytes(*b));
     if count > MAX_COUNT {
         return Step::Broken("count above the limit");
     }
-    if length != 17 + 4 * count {
-        return Step::Broken("length and count disagree");
+    let length = kind.packet_bytes(count);
+    if kind == Kind::Packet {
+        let told = head.first_chunk().map_or(0, |b| u32::from_le_bytes(*b));
+        if u64::from(told) + 4 != length as u64 {
+            return Step::Broken("length and count disagree");
+        }
     }
-    let [_, _, _, _, stamp @ .., _, _, _, _, _, _, _, _, _] = head;
-    let [_, _, _, _, _, _, _, _, _, _, _, _, src_id, cmd, source_type, seq, ..] = *head;
-    if cmd > 5 {
-        return Step::Broken("unknown cmd");
-    }
-    if source_type > 3 {
-        return Step::Broken("unknown type");
-    }
-    let Some((registers, _)) = body.split_at_checked(4 * count) else {
+    let Some(whole) = bytes.get(..length) else {
         return Step::Partial;
     };
-    let (control, data) = registers.split_at(2 * count);
-    Step::Packet(Packet {
-        bytes: bytes.get(..4 + length).unwrap_or_default(),
-        timestamp_us: u64::from_le_bytes(*stamp),
-        time: 0.0,
-        source_type,
-        src_id: i32::from(src_id),
-        cmd,
-        seq,
-        control,
-        data,
-    })
-}
-
-fn simple_step(bytes: &[u8]) -> Step<'_> {
-    let Some((head, body)) = bytes.split_first_chunk::<SIMPLE_HEAD>() else {
-        return Step::Partial;
-    };
-    let count = u32_at(head, 12) as usize;
-    if count > MAX_COUNT {
-        return Step::Broken("count above the limit");
-    }
-    let Some((registers, _)) = body.split_at_checked(4 * count) else {
-        return Step::Partial;
-    };
-    let [t0, t1, t2, t3, t4, t5, t6, t7, r0, r1, r2, r3, ..] = *head;
-    let time = f64::from_le_bytes([t0, t1, t2, t3, t4, t5, t6, t7]);
-    let (control, data) = registers.split_at(2 * count);
-    Step::Packet(Packet {
-        bytes: bytes
-            .get(..SIMPLE_HEAD + 4 * count)
-            .unwrap_or_default(),
-        timestamp_us: microseconds(time),
-        time,
-        source_type: RACK,
-        src_id: i32::from_le_bytes([r0, r1, r2, r3]),
-        cmd: 0,
-        seq: 0,
-        control,
-        data,
-    })
-}
-
-/// Seconds as microseconds; what is no time of this age becomes 0 or the largest.
-#[must_use]
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // the cast saturates, NaN gives 0
-pub fn microseconds(time_s: f64) -> u64 {
-    (time_s * 1e6).round() as u64
-}
-
-fn u32_at<const N: usize>(head: &[u8; N], at: usize) -> u32 {
-    head.get(at..)
-        .and_then(<[u8]>::first_chunk)
-        .map_or(0, |bytes| u32::from_le_bytes(*bytes))
+    PacketRef::parse(kind, whole).map_or(Step::Broken("unknown cmd or type"), Step::Packet)
 }
 
 /// Gives the packets of `bytes` to `each`, until it says stop (false).
 ///
 /// Returns the bytes taken and what stopped it short of the end, if something did.
 pub fn walk<'a>(
-    kind: WireKind,
+    kind: Kind,
     bytes: &'a [u8],
-    mut each: impl FnMut(usize, &Packet<'a>) -> bool,
+    mut each: impl FnMut(usize, &PacketRef<'a>) -> bool,
 ) -> (usize, Option<&'static str>) {
     let mut at = 0;
     loop {
@@ -212,7 +87,7 @@ pub fn read_range(path: &Path, start: u64, stop: u64, into: &mut Vec<u8>) -> io:
 /// As the operating system gave it.
 pub fn read_packets(
     path: &Path,
-    kind: WireKind,
+    kind: Kind,
     start: u64,
     stop: u64,
     bytes: u64,
@@ -220,9 +95,8 @@ pub fn read_packets(
 ) -> io::Result<()> {
     let end = stop.min(start.saturating_add(bytes));
     read_range(path, start, end, into)?;
-    // no packet is longer than 256 KiB and a head
     if end < stop && matches!(step(kind, into), Step::Partial) {
-        let longest = (4 * MAX_COUNT + DATA_HEAD) as u64;
+        let longest = kind.max_packet_bytes() as u64;
         read_range(path, start, stop.min(start.saturating_add(longest)), into)?;
     }
     Ok(())
@@ -319,7 +193,7 @@ pub struct Blocks {
 ///
 /// # Errors
 /// As the operating system gave it, for the log.
-pub fn blocks(log: &Path, index: &Path, kind: WireKind) -> io::Result<Blocks> {
+pub fn blocks(log: &Path, index: &Path, kind: Kind) -> io::Result<Blocks> {
     let size = std::fs::metadata(log)?.len();
     let mut blocks = read_index(index, size);
     let indexed = blocks.len();
@@ -370,7 +244,7 @@ pub fn blocks(log: &Path, index: &Path, kind: WireKind) -> io::Result<Blocks> {
 ///
 /// # Errors
 /// As the operating system gave it.
-pub fn read_again(log: &Path, kind: WireKind, found: &mut Blocks) -> io::Result<()> {
+pub fn read_again(log: &Path, kind: Kind, found: &mut Blocks) -> io::Result<()> {
     let mut bytes = Vec::new();
     for block in found.blocks.iter_mut().take(found.indexed) {
         read_range(log, block.offset, block.offset + block.length, &mut bytes)?;
@@ -399,6 +273,8 @@ pub fn read_again(log: &Path, kind: WireKind, found: &mut Blocks) -> io::Result<
 pub(crate) mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+    use tapeline_wire::register::SourceType;
+
     use super::*;
 
     /// DIFF, source RACK 7, seq 9, timestamp 5: registers (1, 2), (3, 4).
@@ -408,12 +284,17 @@ pub(crate) mod tests {
 
     #[test]
     fn fields_of_a_data_packet() {
-        let Step::Packet(packet) = step(WireKind::Packet, &DATA) else {
+        let Step::Packet(packet) = step(Kind::Packet, &DATA) else {
             panic!("a packet");
         };
         assert_eq!(
-            (packet.timestamp_us, packet.src_id, packet.cmd, packet.source_type, packet.seq),
-            (5, 7, 0, 2, 9)
+            (
+                packet.timestamp_us,
+                packet.source.id,
+                packet.source.kind,
+                packet.seq
+            ),
+            (5, 7, SourceType::Rack, 9)
         );
         assert_eq!(packet.registers().collect::<Vec<_>>(), [(1, 2), (3, 4)]);
         assert_eq!(packet.bytes, DATA);
@@ -422,12 +303,15 @@ pub(crate) mod tests {
     #[test]
     fn every_cut_is_partial_and_contradictions_are_broken() {
         for cut in 0..DATA.len() {
-            assert!(matches!(step(WireKind::Packet, &DATA[..cut]), Step::Partial));
+            assert!(matches!(step(Kind::Packet, &DATA[..cut]), Step::Partial));
         }
         for (at, value) in [(0, 26), (13, 6), (14, 4), (17, 3), (19, 2)] {
             let mut bad = DATA;
             bad[at] = value;
-            assert!(matches!(step(WireKind::Packet, &bad), Step::Broken(_)), "byte {at}");
+            assert!(
+                matches!(step(Kind::Packet, &bad), Step::Broken(_)),
+                "byte {at}"
+            );
         }
     }
 
@@ -436,17 +320,10 @@ pub(crate) mod tests {
         let mut bytes = 1.5f64.to_le_bytes().to_vec();
         bytes.extend((-3i32).to_le_bytes());
         bytes.extend([1, 0, 0, 0, 9, 0, 8, 0]);
-        let Step::Packet(packet) = step(WireKind::Simple, &bytes) else {
+        let Step::Packet(packet) = step(Kind::Simple, &bytes) else {
             panic!("a packet");
         };
-        assert_eq!((packet.timestamp_us, packet.src_id), (1_500_000, -3));
+        assert_eq!((packet.timestamp_us, packet.source.id), (1_500_000, -3));
         assert_eq!(packet.registers().collect::<Vec<_>>(), [(9, 8)]);
-    }
-
-    #[test]
-    fn times_that_are_none_saturate() {
-        assert_eq!(microseconds(f64::NAN), 0);
-        assert_eq!(microseconds(-1.0), 0);
-        assert_eq!(microseconds(f64::INFINITY), u64::MAX);
     }
 }

@@ -2,16 +2,9 @@
 //!
 //! The route is applied while building, so that a sink pays only for what it takes.
 
-use crate::registers::log_reader::{Packet, walk};
+use tapeline_wire::register::{Kind, PacketRef};
 
-/// Which of the two wires.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WireKind {
-    /// Length-prefixed data packets, `.pkt`.
-    Packet,
-    /// Simple packets, `.spkt`.
-    Simple,
-}
+use crate::registers::log_reader::walk;
 
 /// Which packets a sink takes: all of `cmd`, `type` and `src_id` must allow one.
 #[derive(Clone, Debug)]
@@ -63,13 +56,13 @@ impl Route {
 
     /// Whether this packet passes.
     #[must_use]
-    pub fn allows(&self, packet: &Packet<'_>) -> bool {
-        self.cmds >> packet.cmd & 1 == 1
-            && self.types >> packet.source_type & 1 == 1
+    pub fn allows(&self, packet: &PacketRef<'_>) -> bool {
+        self.cmds >> packet.command as u8 & 1 == 1
+            && self.types >> packet.source.kind as u8 & 1 == 1
             && self
                 .src_ids
                 .as_ref()
-                .is_none_or(|ids| ids.binary_search(&packet.src_id).is_ok())
+                .is_none_or(|ids| ids.binary_search(&packet.source.id).is_ok())
     }
 }
 
@@ -131,17 +124,17 @@ pub fn data_rows(bytes: &[u8], route: &Route) -> (DataRows, Taken) {
     rows.seq.reserve_exact(most);
     rows.offset.reserve_exact(most);
     rows.value.reserve_exact(most);
-    let taken = each(WireKind::Packet, bytes, route, |packet| {
-        let end = rows.offset.len() + packet.count();
+    let taken = each(Kind::Packet, bytes, route, |packet| {
+        let end = rows.offset.len() + packet.offsets().len();
         rows.timestamp_us
             .resize(end, packet.timestamp_us.cast_signed());
         rows.source_type
-            .resize(end, packet.source_type.cast_signed());
-        rows.src_id.resize(end, narrow(packet.src_id));
-        rows.cmd.resize(end, packet.cmd);
+            .resize(end, (packet.source.kind as u8).cast_signed());
+        rows.src_id.resize(end, narrow(packet.source.id));
+        rows.cmd.resize(end, packet.command as u8);
         rows.seq.resize(end, packet.seq);
-        rows.offset.extend(numbers(packet.control));
-        rows.value.extend(numbers(packet.data));
+        rows.offset.extend(packet.offsets());
+        rows.value.extend(packet.values());
     });
     (rows, taken)
 }
@@ -155,12 +148,12 @@ pub fn simple_rows(bytes: &[u8], route: &Route) -> (SimpleRows, Taken) {
     rows.rack.reserve_exact(most);
     rows.offset.reserve_exact(most);
     rows.value.reserve_exact(most);
-    let taken = each(WireKind::Simple, bytes, route, |packet| {
-        let end = rows.offset.len() + packet.count();
-        rows.time.resize(end, packet.time);
-        rows.rack.resize(end, packet.src_id);
-        rows.offset.extend(numbers(packet.control).map(i32::from));
-        rows.value.extend(numbers(packet.data).map(i32::from));
+    let taken = each(Kind::Simple, bytes, route, |packet| {
+        let end = rows.offset.len() + packet.offsets().len();
+        rows.time.resize(end, packet.time_s);
+        rows.rack.resize(end, packet.source.id);
+        rows.offset.extend(packet.offsets().map(i32::from));
+        rows.value.extend(packet.values().map(i32::from));
     });
     (rows, taken)
 }
@@ -186,19 +179,19 @@ pub struct PacketRows {
 
 /// The packets in `bytes`; offsets are counted from `base`.
 #[must_use]
-#[allow(clippy::cast_possible_truncation)] // a count is at most 65,536
-pub fn packet_rows(kind: WireKind, bytes: &[u8], base: u64, route: &Route) -> (PacketRows, Taken) {
+pub fn packet_rows(kind: Kind, bytes: &[u8], base: u64, route: &Route) -> (PacketRows, Taken) {
     let mut rows = PacketRows::default();
     let mut taken = Taken::default();
     let (consumed, broken) = walk(kind, bytes, |at, packet| {
         if route.allows(packet) {
             rows.offset.push(base + at as u64);
             rows.timestamp_us.push(packet.timestamp_us.cast_signed());
-            rows.source_type.push(packet.source_type.cast_signed());
-            rows.src_id.push(packet.src_id);
-            rows.cmd.push(packet.cmd);
+            rows.source_type
+                .push((packet.source.kind as u8).cast_signed());
+            rows.src_id.push(packet.source.id);
+            rows.cmd.push(packet.command as u8);
             rows.seq.push(packet.seq);
-            rows.count.push(packet.count() as u32);
+            rows.count.push(packet.count);
             taken.packets += 1;
             taken.packet_bytes += packet.bytes.len() as u64;
         }
@@ -211,7 +204,7 @@ pub fn packet_rows(kind: WireKind, bytes: &[u8], base: u64, route: &Route) -> (P
 
 /// The packets of the route, verbatim, one after the other.
 #[must_use]
-pub fn filtered(kind: WireKind, bytes: &[u8], route: &Route) -> (Vec<u8>, Taken) {
+pub fn filtered(kind: Kind, bytes: &[u8], route: &Route) -> (Vec<u8>, Taken) {
     let mut out = Vec::with_capacity(bytes.len());
     let taken = each(kind, bytes, route, |packet| {
         out.extend_from_slice(packet.bytes);
@@ -219,12 +212,7 @@ pub fn filtered(kind: WireKind, bytes: &[u8], route: &Route) -> (Vec<u8>, Taken)
     (out, taken)
 }
 
-fn each(
-    kind: WireKind,
-    bytes: &[u8],
-    route: &Route,
-    mut take: impl FnMut(&Packet<'_>),
-) -> Taken {
+fn each(kind: Kind, bytes: &[u8], route: &Route, mut take: impl FnMut(&PacketRef<'_>)) -> Taken {
     let mut taken = Taken::default();
     let all = route.is_all();
     let (consumed, broken) = walk(kind, bytes, |_, packet| {
@@ -238,10 +226,6 @@ fn each(
     taken.bytes = consumed;
     taken.broken = broken;
     taken
-}
-
-fn numbers(bytes: &[u8]) -> impl ExactSizeIterator<Item = u16> {
-    bytes.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b))
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // one byte on the wire
@@ -281,7 +265,7 @@ mod tests {
             Route::new(None, None, Some(vec![9, 7])),
             Route::new(Some(&[0, 1, 2]), Some(&[2]), Some(vec![7])),
         ]
-        .map(|route| filtered(WireKind::Packet, &bytes, &route).1.packets);
+        .map(|route| filtered(Kind::Packet, &bytes, &route).1.packets);
         assert_eq!(counts, [1, 0, 2, 2]);
     }
 
@@ -291,6 +275,6 @@ mod tests {
         bytes[29 + 13] = 77;
         let (rows, taken) = data_rows(&bytes, &Route::default());
         assert_eq!((rows.offset.len(), taken.bytes), (2, 29));
-        assert_eq!(taken.broken, Some("unknown cmd"));
+        assert_eq!(taken.broken, Some("unknown cmd or type"));
     }
 }

@@ -12,11 +12,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::registers::log_reader::{
-    Block, FULL, Packet, blocks, read_range, walk,
-};
-use crate::registers::rows::WireKind;
-use crate::registers::touch::{SourceKey, Touched};
+use tapeline_wire::register::{Command, Kind, PacketRef};
+
+use crate::registers::log_reader::{Block, blocks, read_range, walk};
+use crate::registers::touch::{SourceKey, Touched, key_of};
 
 /// Registers of a source.
 const REGISTERS: usize = 65_536;
@@ -86,8 +85,8 @@ impl SourceImage {
         self.timestamp_us
     }
 
-    fn apply(&mut self, packet: &Packet<'_>) {
-        if packet.cmd == FULL {
+    fn apply(&mut self, packet: &PacketRef<'_>) {
+        if packet.command == Command::Full {
             self.known.fill(0);
             self.certain.fill(0);
             self.unknown_since.clear();
@@ -109,7 +108,7 @@ impl SourceImage {
     }
 
     /// Accounts for the sequence of a received packet, before it is applied.
-    fn sequence(&mut self, packet: &Packet<'_>) {
+    fn sequence(&mut self, packet: &PacketRef<'_>) {
         let Some(last) = self.last_seq else {
             self.last_seq = Some(packet.seq);
             return;
@@ -155,24 +154,22 @@ pub struct Image {
 }
 
 impl Image {
-    fn of(&mut self, packet: &Packet<'_>) -> &mut SourceImage {
-        self.sources
-            .entry((packet.source_type, packet.src_id))
-            .or_default()
+    fn of(&mut self, packet: &PacketRef<'_>) -> &mut SourceImage {
+        self.sources.entry(key_of(packet)).or_default()
     }
 
     /// A keyframe has the sequence of the source's last packet before it.
-    fn keyframe(&mut self, packet: &Packet<'_>) {
+    fn keyframe(&mut self, packet: &PacketRef<'_>) {
         let source = self.of(packet);
         source.apply(packet);
         source.last_seq = Some(packet.seq);
     }
 
-    fn received(&mut self, kind: WireKind, packet: &Packet<'_>) {
+    fn received(&mut self, kind: Kind, packet: &PacketRef<'_>) {
         // only what sets registers is numbered
-        if packet.sets() {
+        if packet.command.sets_registers() {
             let source = self.of(packet);
-            if kind == WireKind::Packet {
+            if kind == Kind::Packet {
                 source.sequence(packet);
             }
             source.apply(packet);
@@ -187,7 +184,7 @@ struct Loaded<'a> {
 }
 
 impl<'a> Loaded<'a> {
-    fn new(files: &'a SegmentFiles, kind: WireKind) -> io::Result<Self> {
+    fn new(files: &'a SegmentFiles, kind: Kind) -> io::Result<Self> {
         let blocks = blocks(&files.log, &files.index, kind)?.blocks;
         Ok(Self { files, blocks })
     }
@@ -205,7 +202,7 @@ impl<'a> Loaded<'a> {
 ///
 /// # Errors
 /// As the operating system gave it; damage in a log ends that log.
-pub fn image_at(kind: WireKind, segments: &[SegmentFiles], time_us: u64) -> io::Result<Image> {
+pub fn image_at(kind: Kind, segments: &[SegmentFiles], time_us: u64) -> io::Result<Image> {
     let begin = first_needed(kind, segments, time_us)?;
     let mut image = Image::default();
     let mut bytes = Vec::new();
@@ -237,7 +234,7 @@ pub fn image_at(kind: WireKind, segments: &[SegmentFiles], time_us: u64) -> io::
 }
 
 /// The last segment before which nothing is younger than the moment, and that can stand alone.
-fn first_needed(kind: WireKind, segments: &[SegmentFiles], time_us: u64) -> io::Result<usize> {
+fn first_needed(kind: Kind, segments: &[SegmentFiles], time_us: u64) -> io::Result<usize> {
     let mut candidate = 0;
     for (number, files) in segments.iter().enumerate() {
         candidate = number;
@@ -292,7 +289,7 @@ pub struct History {
 /// # Errors
 /// As the operating system gave it; damage in a log ends that log.
 pub fn history(
-    kind: WireKind,
+    kind: Kind,
     segments: &[SegmentFiles],
     source: SourceKey,
     offset: u16,
@@ -316,7 +313,7 @@ pub fn history(
             }
             load(&segment, block, &mut bytes, &mut found.bytes_read)?;
             walk(kind, &bytes, |_, packet| {
-                if (packet.source_type, packet.src_id) == source && packet.sets() {
+                if key_of(packet) == source && packet.command.sets_registers() {
                     changes(packet, offset, all, &mut last, &mut found);
                 }
                 true
@@ -327,7 +324,7 @@ pub fn history(
 }
 
 fn changes(
-    packet: &Packet<'_>,
+    packet: &PacketRef<'_>,
     offset: u16,
     all: bool,
     last: &mut Option<Option<u16>>,
@@ -345,7 +342,7 @@ fn changes(
             .registers()
             .filter(|(at, _)| *at == offset)
             .for_each(|(_, value)| push(last, Some(value)));
-    } else if packet.cmd == FULL && last.is_some_and(|value| value.is_some()) {
+    } else if packet.command == Command::Full && last.is_some_and(|value| value.is_some()) {
         push(last, None);
     }
 }

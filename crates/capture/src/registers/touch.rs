@@ -14,9 +14,9 @@ use tapeline_bcsv::{
     Batch, ColumnType, FileCodec, ReadOptions, Reader, RowCodec, RowWriter, Schema, Selection,
     Value, WriteOptions,
 };
+use tapeline_wire::register::{Command, Kind, PacketRef};
 
-use crate::registers::log_reader::{Block, FULL, Packet, read_range, walk};
-use crate::registers::rows::WireKind;
+use crate::registers::log_reader::{Block, read_range, walk};
 
 /// Words of a row.
 const WORDS: usize = 64;
@@ -28,6 +28,12 @@ pub type Groups = [u64; WORDS];
 
 /// Type and id of a source.
 pub type SourceKey = (u8, i32);
+
+/// That of a packet.
+#[must_use]
+pub fn key_of(packet: &PacketRef<'_>) -> SourceKey {
+    (packet.source.kind as u8, packet.source.id)
+}
 
 /// Where the bit of a register is.
 #[must_use]
@@ -43,15 +49,15 @@ pub struct TouchBuilder {
 
 impl TouchBuilder {
     /// Takes one packet of the block.
-    pub fn packet(&mut self, packet: &Packet<'_>) {
-        if !packet.sets() {
+    pub fn packet(&mut self, packet: &PacketRef<'_>) {
+        if !packet.command.sets_registers() {
             return;
         }
         let groups = self
             .sources
-            .entry((packet.source_type, packet.src_id))
+            .entry(key_of(packet))
             .or_insert_with(|| Box::new([0; WORDS]));
-        if packet.cmd == FULL {
+        if packet.command == Command::Full {
             groups.fill(u64::MAX);
             return;
         }
@@ -73,7 +79,7 @@ impl TouchBuilder {
 ///
 /// # Errors
 /// As the operating system gave it.
-pub fn build(log: &Path, blocks: &[Block], kind: WireKind, out: &Path) -> io::Result<()> {
+pub fn build(log: &Path, blocks: &[Block], kind: Kind, out: &Path) -> io::Result<()> {
     let part = out.with_extension("bcsv.part");
     let options = WriteOptions {
         row_codec: RowCodec::Flat,
