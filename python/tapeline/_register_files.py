@@ -56,11 +56,12 @@ class RegisterFiles:
         listed = self.entry.get("segments")
         items = {i.get("name"): i for i in listed if isinstance(i, dict)} if isinstance(listed, list) else {}
         spans: list[tuple[str, tuple[int, int] | None]] = []
+        first: Any
+        last: Any
         for path in self.paths:
             item = items.get(path.name, {})
             first, last = item.get("first_timestamp_us"), item.get("last_timestamp_us")
-            known = isinstance(first, int) and isinstance(last, int) and _is_time(first) and _is_time(last)
-            spans.append((str(path), (first, last) if known else None))
+            spans.append((str(path), (int(first), int(last)) if _is_time(first) and _is_time(last) else None))
         return spans
 
 

@@ -98,7 +98,7 @@ impl RegisterRows {
     }
 }
 
-/// Rows of the packets in bytes `start` to `stop` of a log, of about `bytes` of them.
+/// Rows of the packets in bytes `start` to `stop` of a log, of about `read_bytes` of them.
 #[pyfunction]
 fn register_rows(
     py: Python<'_>,
@@ -106,13 +106,13 @@ fn register_rows(
     kind: &str,
     start: u64,
     stop: u64,
-    bytes: u64,
+    read_bytes: u64,
     route: RouteLists,
 ) -> PyResult<RegisterRows> {
     let (kind, route) = (kind_of(kind)?, route_of(route));
     Ok(py.detach(|| {
         let mut data = Vec::new();
-        log_reader::read_packets(&path, kind, start, stop, bytes, &mut data)?;
+        log_reader::read_packets(&path, kind, start, stop, read_bytes, &mut data)?;
         match kind {
             Kind::Packet => {
                 let (rows, taken) = rows::data_rows(&data, &route);
@@ -134,13 +134,13 @@ fn register_packets(
     kind: &str,
     start: u64,
     stop: u64,
-    bytes: u64,
+    read_bytes: u64,
     route: RouteLists,
 ) -> PyResult<RegisterRows> {
     let (kind, route) = (kind_of(kind)?, route_of(route));
     Ok(py.detach(|| {
         let mut data = Vec::new();
-        log_reader::read_packets(&path, kind, start, stop, bytes, &mut data)?;
+        log_reader::read_packets(&path, kind, start, stop, read_bytes, &mut data)?;
         let (rows, taken) = rows::packet_rows(kind, &data, start, &route);
         RegisterRows::new(start, taken, packet_batch(rows))
     })?)
@@ -156,13 +156,13 @@ fn register_filter<'py>(
     kind: &str,
     start: u64,
     stop: u64,
-    bytes: u64,
+    read_bytes: u64,
     route: RouteLists,
 ) -> PyResult<Filtered<'py>> {
     let (kind, route) = (kind_of(kind)?, route_of(route));
     let (out, taken) = py.detach(|| -> io::Result<_> {
         let mut data = Vec::new();
-        log_reader::read_packets(&path, kind, start, stop, bytes, &mut data)?;
+        log_reader::read_packets(&path, kind, start, stop, read_bytes, &mut data)?;
         Ok(rows::filtered(kind, &data, &route))
     })?;
     let next = start + taken.bytes as u64;
@@ -232,8 +232,8 @@ type SourceRow<'py> = (
 
 /// XXH3-128 of some bytes, 32 hex digits.
 #[pyfunction]
-fn bytes_digest(bytes: &[u8]) -> String {
-    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(bytes))
+fn bytes_digest(data: &[u8]) -> String {
+    format!("{:032x}", xxhash_rust::xxh3::xxh3_128(data))
 }
 
 /// The image after all packets up to a moment; the bytes of logs that were read for it.
@@ -271,7 +271,7 @@ fn register_image_at<'py>(
 
 /// The changes of one register; `packet_bytes` are the bytes of logs that were read for it.
 #[pyfunction]
-#[pyo3(signature = (kind, segments, source_type, src_id, offset, all))]
+#[pyo3(signature = (kind, segments, source_type, src_id, offset, repeats))]
 fn register_history(
     py: Python<'_>,
     kind: &str,
@@ -279,13 +279,13 @@ fn register_history(
     source_type: u8,
     src_id: i32,
     offset: u16,
-    all: bool,
+    repeats: bool,
 ) -> PyResult<RegisterRows> {
     let kind = kind_of(kind)?;
     let segments = files_of(segments);
     Ok(py.detach(|| {
         let source = (source_type, src_id);
-        let found = time_machine::history(kind, &segments, source, offset, all)?;
+        let found = time_machine::history(kind, &segments, source, offset, repeats)?;
         let taken = Taken {
             packet_bytes: found.bytes_read,
             ..Taken::default()
