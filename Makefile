@@ -9,7 +9,7 @@ SOURCES := $(shell find crates -name '*.rs' -o -name 'Cargo.toml' -o -name '*.c'
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test build test-rust test-py test-system kill prop fuzz fuzz-smoke loom lint fmt types docs bench bench-smoke campaign campaign-smoke \
-	vectors ci pins clean
+	portable vectors ci pins clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,6 +70,9 @@ bench-smoke: build ## the same, small and lax: do inputs, outputs and ratios wor
 loom: ## model-check the ring
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p tapeline-ring --release --test loom
 
+portable: ## the paths of machines and systems other than this one, on this one
+	RUSTFLAGS="--cfg tapeline_portable" CARGO_TARGET_DIR=target/portable cargo test --quiet -p tapeline-crc -p tapeline-sys -p tapeline-ring -p tapeline-wire
+
 lint: $(VENV)/.deps ## formatting, lints, import rules
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
@@ -101,4 +104,4 @@ clean: ## remove what was built
 pins: $(VENV)/.deps ## renew constraints.txt from what is installed
 	$(PY) -m pip freeze --exclude tapeline > constraints.txt
 
-ci: lint test types docs loom fuzz-smoke campaign-smoke bench-smoke ## what CI runs
+ci: lint test types docs loom portable fuzz-smoke campaign-smoke bench-smoke ## what CI runs

@@ -13,12 +13,12 @@
 
 #![allow(unsafe_code)]
 
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(target_arch = "aarch64", not(tapeline_portable)))]
 mod arm;
 mod poly;
 mod portable;
 mod ranges;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(tapeline_portable)))]
 mod x86;
 
 pub use ranges::{MovingRange, Ranges};
@@ -46,7 +46,7 @@ pub fn update(crc: u32, bytes: &[u8]) -> u32 {
 #[must_use]
 #[inline(always)]
 pub fn crc32c_inline(bytes: &[u8]) -> u32 {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(tapeline_portable)))]
     if x86::level() != x86::NONE {
         return !x86::inline(!0, bytes);
     }
@@ -56,13 +56,13 @@ pub fn crc32c_inline(bytes: &[u8]) -> u32 {
 /// Which path this machine takes: `avx512`, `sse4.2`, `arm` or `portable`.
 #[must_use]
 pub fn path() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(tapeline_portable)))]
     match x86::level() {
         x86::AVX512 => return "avx512",
         x86::SSE42 => return "sse4.2",
         _ => {}
     }
-    #[cfg(target_arch = "aarch64")]
+    #[cfg(all(target_arch = "aarch64", not(tapeline_portable)))]
     if arm::available() {
         return "arm";
     }
@@ -72,14 +72,14 @@ pub fn path() -> &'static str {
 /// Moves the register on over `bytes`: no inversion at either end.
 #[inline]
 fn raw(register: u32, bytes: &[u8]) -> u32 {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(tapeline_portable)))]
     {
         let level = x86::level();
         if level != x86::NONE {
             return x86::raw(level, register, bytes);
         }
     }
-    #[cfg(target_arch = "aarch64")]
+    #[cfg(all(target_arch = "aarch64", not(tapeline_portable)))]
     if arm::available() {
         return arm::raw(register, bytes);
     }
@@ -96,7 +96,7 @@ pub fn combine(first: u32, second: u32, second_bytes: u64) -> u32 {
 /// `register` after so many zero bytes.
 #[inline]
 fn shift(register: u32, bytes: u64) -> u32 {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(tapeline_portable)))]
     {
         let level = x86::level();
         if level != x86::NONE {
@@ -110,7 +110,7 @@ fn shift(register: u32, bytes: u64) -> u32 {
 #[derive(Clone, Copy, Debug, Default)]
 struct Shift {
     plain: u32,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(tapeline_portable)))]
     factor: u32,
 }
 
@@ -119,7 +119,7 @@ impl Shift {
         Self {
             plain: shift(poly::ONE, bytes),
             // The form that a product by instructions wants: without the x^33 that they add.
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(all(target_arch = "x86_64", not(tapeline_portable)))]
             factor: shift(x86::X_MINUS_33, bytes),
         }
     }
@@ -133,7 +133,7 @@ impl Shift {
 /// second mark, are taken out of the register there, and hashing goes on to the end.
 #[inline]
 fn range(marks: [u32; 2], before_mark: &[u8], after_mark: &[u8], shift: Shift) -> u32 {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(tapeline_portable)))]
     {
         let level = x86::level();
         if level != x86::NONE {
@@ -157,7 +157,7 @@ fn plain_range(
 /// shift says.
 #[inline]
 fn moved(registers: &mut [u32; 2], out: &[u8], new: &[u8], shift: Shift) -> u32 {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(tapeline_portable)))]
     {
         let level = x86::level();
         if level != x86::NONE {
@@ -175,7 +175,7 @@ fn plain_moved(registers: &mut [u32; 2], out: &[u8], new: &[u8], shift: Shift) -
 /// Appends the register after each of the blocks; starts from the last one in the list.
 fn marks(list: &mut Vec<u32>, blocks: &[[u8; 64]]) {
     let mut register = list.last().copied().unwrap_or(0);
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(tapeline_portable)))]
     {
         let level = x86::level();
         if level != x86::NONE {

@@ -12,6 +12,7 @@ pub(crate) const fn times_x(a: u32) -> u32 {
 }
 
 /// Divided by x; possible because the polynomial has the term 1.
+#[cfg_attr(any(not(target_arch = "x86_64"), tapeline_portable), allow(dead_code))] // for constants of that path
 pub(crate) const fn over_x(a: u32) -> u32 {
     // times_x set bit 31 exactly when it reduced: the polynomial has bit 31 set.
     let reduced = a >> 31;
@@ -47,6 +48,7 @@ pub(crate) const fn x_to_the(n: u64) -> u32 {
 }
 
 /// x to the power of minus `n`, for small `n`.
+#[cfg_attr(any(not(target_arch = "x86_64"), tapeline_portable), allow(dead_code))] // for constants of that path
 pub(crate) const fn x_to_the_minus(n: u32) -> u32 {
     let mut power = ONE;
     let mut i = 0;

@@ -38,18 +38,27 @@ fn paths() -> Vec<(&'static str, Path)> {
             }
         }),
     ];
-    #[cfg(target_arch = "x86_64")]
-    {
-        if x86::level() != x86::NONE {
-            // SAFETY: both have the features that the level stands for.
-            all.push(("short", |c, b| unsafe { x86::short(c, b) }));
-            // SAFETY: as above.
-            all.push(("three_way", |c, b| unsafe { x86::three_way(c, b) }));
-        }
-        if x86::level() == x86::AVX512 {
-            // SAFETY: the level stands for all features of the function.
-            all.push(("fold", |c, b| unsafe { x86::fold(c, b) }));
-        }
+    all.extend(fast_paths());
+    all
+}
+
+#[cfg(any(not(target_arch = "x86_64"), tapeline_portable))]
+fn fast_paths() -> Vec<(&'static str, Path)> {
+    Vec::new()
+}
+
+#[cfg(all(target_arch = "x86_64", not(tapeline_portable)))]
+fn fast_paths() -> Vec<(&'static str, Path)> {
+    let mut all: Vec<(&'static str, Path)> = Vec::new();
+    if x86::level() != x86::NONE {
+        // SAFETY: both have the features that the level stands for.
+        all.push(("short", |c, b| unsafe { x86::short(c, b) }));
+        // SAFETY: as above.
+        all.push(("three_way", |c, b| unsafe { x86::three_way(c, b) }));
+    }
+    if x86::level() == x86::AVX512 {
+        // SAFETY: the level stands for all features of the function.
+        all.push(("fold", |c, b| unsafe { x86::fold(c, b) }));
     }
     all
 }

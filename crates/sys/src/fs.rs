@@ -168,7 +168,7 @@ mod imp {
         ))
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(tapeline_portable)))]
     pub(super) fn preallocate(file: &File, bytes: u64) -> io::Result<()> {
         let bytes = libc::off64_t::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
         loop {
@@ -183,7 +183,7 @@ mod imp {
         }
     }
 
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(any(not(target_os = "linux"), tapeline_portable))]
     pub(super) fn preallocate(_: &File, _: u64) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -212,7 +212,7 @@ mod imp {
     }
 
     pub(super) fn rename_at(directory: &File, from: &CStr, to: &CStr) -> io::Result<()> {
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(tapeline_portable)))]
         {
             let dir = directory.as_raw_fd();
             // SAFETY: an open directory and terminated names.

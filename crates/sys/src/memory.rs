@@ -57,7 +57,7 @@ impl Drop for Region {
     }
 }
 
-#[cfg(all(target_os = "linux", not(miri)))]
+#[cfg(all(target_os = "linux", not(any(miri, tapeline_portable))))]
 mod imp {
     use std::{io, ptr, ptr::NonNull};
 
@@ -147,7 +147,7 @@ mod imp {
     }
 }
 
-#[cfg(not(all(target_os = "linux", not(miri))))]
+#[cfg(any(not(target_os = "linux"), miri, tapeline_portable))]
 mod imp {
     use std::{
         alloc::{Layout, alloc_zeroed, dealloc},

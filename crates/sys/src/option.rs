@@ -76,7 +76,7 @@ pub(crate) fn set_buffer(
         .min(libc::c_int::MAX / 2);
     set_option(socket, libc::SOL_SOCKET, name, asked)?;
     let granted = buffer(socket, name)?;
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", not(tapeline_portable)))]
     if granted < bytes {
         let force = if name == libc::SO_RCVBUF {
             libc::SO_RCVBUFFORCE

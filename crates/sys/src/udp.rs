@@ -10,22 +10,22 @@ use std::{
     ops::Range,
 };
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(tapeline_portable)))]
 #[path = "udp/receiver.rs"]
 mod receiver;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(tapeline_portable)))]
 #[path = "udp/sender.rs"]
 mod sender;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), tapeline_portable))]
 #[path = "udp/portable.rs"]
 mod portable;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), tapeline_portable))]
 pub use portable::{UdpReceiver, UdpSender};
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(tapeline_portable)))]
 pub use receiver::UdpReceiver;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", not(tapeline_portable)))]
 pub use sender::UdpSender;
 
 /// A buffer given to [`UdpReceiver::receive`] must hold at least one datagram, or run of datagrams, of this size.
