@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _RESULTS = BENCHES / "results"
 _PAGE = BENCHES.parent / "docs" / "reference" / "benchmarks.md"
 
+# Not the results, nor the page made of them.
+_MEASURED = [":(top)", ":(top,exclude)benches/results", ":(top,exclude)docs"]
+
 _HEAD = """# Benchmarks
 
 <!-- Written by benches/bench_record.py; edit that. -->
@@ -51,7 +54,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit that was measured; `+` where files differ from it."""
+    """The commit that was measured; `+` where files differ from it, other than what a measurement writes."""
 
     def git(*words: str) -> str:
         return subprocess.run(
@@ -59,7 +62,7 @@ def commit() -> str:
         ).stdout.strip()
 
     return git("rev-parse", "--short=12", "HEAD") + (
-        "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        "+" if git("status", "--porcelain", "--untracked-files=no", "--", *_MEASURED) else ""
     )
 
 
