@@ -77,6 +77,7 @@ class FrameDecoder:
 def encode_frame(
     payload: Buffer, sequence: int, timestamp_ns: int, stream_id: int, flags: int, layout: FrameLayout
 ) -> bytes: ...
+
 @final
 class Packet:
     @property
@@ -321,7 +322,7 @@ def register_filter(
 def register_blocks(
     log: str, index: str, kind: str, read: bool
 ) -> tuple[list[_Block], int, tuple[int, str] | None]: ...
-def register_touch(log: str, kind: str) -> None: ...
+def register_touch(log: str, kind: str, before: str | None) -> None: ...
 def register_image_at(
     kind: str, segments: _Segments, time_us: int
 ) -> tuple[list[tuple[int, int, bytes, bytes, bytes, bytes, int]], int]: ...

@@ -65,6 +65,10 @@ class Report:
     bytes: int = 0
     segments: int = 0
 
+    def add(self, file: str, offset: int | None, what: str, expected: Any, found: Any) -> None:
+        """List a difference; `file` is the path below the recording."""
+        self.problems.append(Problem(file, offset, what, _plain(expected), _plain(found)))
+
     @property
     def ok(self) -> bool:
         """True when there is no difference."""
@@ -164,8 +168,7 @@ class _Check:
         self.report = Report()
 
     def add(self, file: Path, offset: int | None, what: str, expected: Any, found: Any) -> None:
-        name = file.relative_to(self.root).as_posix()
-        self.report.problems.append(Problem(name, offset, what, _plain(expected), _plain(found)))
+        self.report.add(file.relative_to(self.root).as_posix(), offset, what, expected, found)
 
     def compare(self, file: Path, what: str, expected: Any, found: Any) -> None:
         """Add a problem where the manifest says something, and something else."""

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tapeline import _manifest
+from tapeline._register_files import wire_of
 from tapeline._segments import INDEX_COLUMNS, LATE, Frame, Segment
 from tapeline._times import Time, parse_time
 from tapeline.errors import TapelineError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from tapeline._register_stream import RegisterStream
     from tapeline._verify import Report
     from tapeline.wire import FrameLayout
 
@@ -50,22 +52,28 @@ def open_recording(path: str | os.PathLike[str]) -> Recording:
         TapelineError: There is neither a manifest nor a segment.
         OSError: As the operating system gave it.
     """
+    from tapeline._register_stream import register_streams
+
     place = Path(path)
+    if wire_of(place) is not None and place.is_file():
+        empty = _manifest.Manifest({}, present=False, faults=[], streams={})
+        return Recording(place, empty, dict(register_streams(place)))
     if place.is_file():
         return Recording._of_file(place)  # noqa: SLF001 - a constructor of the same module
     manifest = _manifest.load(place)
     found = _manifest.find_segments(place)
-    if not manifest.present and not found:
+    packets = register_streams(place)
+    if not manifest.present and not found and not packets:
         raise TapelineError(f"{place}: neither {_manifest.NAME} nor a segment is here")
-    streams = {}
-    for name in sorted({*found, *manifest.streams}):
+    streams: dict[str, Stream] = dict(packets)
+    for name in sorted({*found, *manifest.streams} - set(packets)):
         entry = manifest.streams.get(name)
         files = found.get(name)
         layout = entry.layout if entry else None
         rule = entry.assembly if entry else None
         segments = [Segment(p, layout, rule) for p in files.paths] if files else []
         streams[name] = Stream(name, segments, entry, layout)
-    return Recording(place, manifest, streams)
+    return Recording(place, manifest, dict(sorted(streams.items())))
 
 
 class Recording:
@@ -73,7 +81,7 @@ class Recording:
 
     Attributes:
         path: The directory, or the file that was opened.
-        streams: The frame streams, by name.
+        streams: The streams, by name; those of register packets are `RegisterStream`s.
     """
 
     def __init__(self, path: Path, manifest: _manifest.Manifest, streams: dict[str, Stream]) -> None:
@@ -100,9 +108,15 @@ class Recording:
 
         Names and sizes are compared; `verify` looks inside.
         """
+        from tapeline._register_stream import RegisterStream
+
         if not (self._manifest.present and self._manifest.stopped) or self._manifest.faults:
             return False
         for stream in self.streams.values():
+            if isinstance(stream, RegisterStream):
+                if not stream.whole:
+                    return False
+                continue
             listed = {} if stream.entry is None else stream.entry.segments
             sizes = {segment.name: segment.size() for segment in stream.segments}
             if sizes != {name: entry.bytes for name, entry in listed.items()}:
@@ -118,9 +132,21 @@ class Recording:
         Raises:
             OSError: The directory itself cannot be read.
         """
-        from tapeline._verify import verify
+        from tapeline._register_stream import RegisterStream, verify_streams
+        from tapeline._verify import Report, verify
 
-        return verify(self.path)
+        packets = any(isinstance(stream, RegisterStream) for stream in self.streams.values())
+        report = Report() if packets and self.path.is_file() else verify(self.path)
+        if packets:
+            verify_streams(self.path, report)
+        return report
+
+    @property
+    def register_streams(self) -> Mapping[str, RegisterStream]:
+        """The streams of register packets among `streams`."""
+        from tapeline._register_stream import RegisterStream
+
+        return {name: stream for name, stream in self.streams.items() if isinstance(stream, RegisterStream)}
 
     def __repr__(self) -> str:
         """Path and streams."""

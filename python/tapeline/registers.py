@@ -11,6 +11,7 @@ Everything here reads and changes nothing; recordings that are still being writt
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tapeline import _native
-from tapeline._register_files import RegisterFiles, find, index_of
+from tapeline._register_files import MANIFEST, RegisterFiles, find, index_of
 from tapeline._sink_settings import TYPES, Route
 from tapeline._times import parse_time
 from tapeline.errors import TapelineError
+from tapeline.sinks import table_columns
 
 if TYPE_CHECKING:
     import os
@@ -76,23 +78,58 @@ def scan_log(
         TapelineError: The file is no log, or there is something in it that is no packet; the batches before are good.
         OSError: As the operating system gave it.
     """
+    for files in find(path).values():
+        for log in files.paths:
+            yield from scan_files(files, log, rows=rows, route=route, keyframes=keyframes, start=start)
+
+
+def scan_files(
+    files: RegisterFiles,
+    log: Path,
+    *,
+    rows: bool = True,
+    route: Route | Mapping[str, Any] | None = None,
+    keyframes: bool = False,
+    start: int = 0,
+) -> Iterator[pa.RecordBatch]:
+    """One log of a stream; see `scan_log`."""
     import pyarrow as pa
 
     chosen = (Route() if route is None else Route.from_value(route, "route")).lists
     read = _native.register_rows if rows else _native.register_packets
-    for files in find(path).values():
-        for log in files.paths:
-            first = 0 if keyframes else keyframe_bytes(log, files)
-            at, stop = max(start, first), log.stat().st_size
-            while at < stop:
-                found = read(str(log), files.wire, at, stop, _READ_BYTES, chosen)
-                if found.rows:
-                    yield pa.record_batch(found)
-                if found.broken is not None:
-                    raise TapelineError(f"{log}: no packet at byte {found.next_offset}: {found.broken}")
-                if found.next_offset == at:
-                    break
-                at = found.next_offset
+    at, stop = max(start, 0 if keyframes else keyframe_bytes(log, files)), log.stat().st_size
+    while at < stop:
+        found = read(str(log), files.wire, at, stop, _READ_BYTES, chosen)
+        if found.rows:
+            yield pa.record_batch(found)
+        if found.broken is not None:
+            raise TapelineError(f"{log}: no packet at byte {found.next_offset}: {found.broken}")
+        if found.next_offset == at:
+            break
+        at = found.next_offset
+
+
+def scan_schema(wire: str, *, rows: bool = True) -> pa.Schema:
+    """The columns that `scan_log` gives for a wire."""
+    import pyarrow as pa
+
+    if rows:
+        return table_columns(wire)
+    columns = table_columns("packet")
+    own = [("byte_offset", pa.uint64()), columns.field("timestamp_us"), columns.field("type"), ("src_id", pa.int32())]
+    return pa.schema([*own, ("cmd", pa.uint8()), ("seq", pa.uint8()), ("count", pa.uint32())])
+
+
+def stream_config(root: Path, name: str) -> dict[str, Any]:
+    """The settings of a stream in the manifest; {} where they are not there."""
+    try:
+        streams = json.loads((root / MANIFEST).read_bytes())["config"]["streams"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    for stream in streams if isinstance(streams, list) else ():
+        if isinstance(stream, dict) and stream.get("name") == name:
+            return stream
+    return {}
 
 
 def keyframe_bytes(log: Path, files: RegisterFiles) -> int:
@@ -112,7 +149,7 @@ def keyframe_bytes(log: Path, files: RegisterFiles) -> int:
     return end
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SourceImage:
     """The known registers of one source.
 
@@ -132,6 +169,12 @@ class SourceImage:
     values: npt.NDArray[np.uint16]
     unknown_since: dict[int, int]
     timestamp_us: int
+
+    def __eq__(self, other: object) -> bool:
+        """Same source, same known registers, same values, same doubts."""
+        return self.as_dict() == other.as_dict() if isinstance(other, SourceImage) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
 
     def get(self, offset: int) -> int | None:
         """The value of a register; None if it is not known."""
@@ -160,7 +203,7 @@ class Image:
     sources: dict[tuple[int, int], SourceImage]
     bytes_read: int = 0
 
-    def get(self, type: int | str, src_id: int, offset: int) -> int | None:  # noqa: A002 - the wire's word
+    def get(self, type: int | str, src_id: int, offset: int) -> int | None:
         """The value of a register; None if it is not known.
 
         Args:
@@ -222,10 +265,15 @@ def image_at(directory: str | os.PathLike[str], time: Moment | None = None, *, s
         TapelineError: There is no register stream, or none of that name.
         OSError: As the operating system gave it.
     """
+    return image_of(_chosen(directory, stream), time)
+
+
+def image_of(streams: Sequence[RegisterFiles], time: Moment | None) -> Image:
+    """The image of some streams; see `image_at`."""
     moment_us = _MAX_US if time is None else moment(time)
     sources: dict[tuple[int, int], SourceImage] = {}
     bytes_read = 0
-    for files in _chosen(directory, stream):
+    for files in streams:
         rows, read = _native.register_image_at(files.wire, files.spans(), moment_us)
         bytes_read += read
         for kind, src_id, offsets, values, doubtful, since, timestamp_us in rows:
@@ -244,7 +292,7 @@ def image_at(directory: str | os.PathLike[str], time: Moment | None = None, *, s
 
 def history(
     directory: str | os.PathLike[str],
-    type: int | str,  # noqa: A002 - the wire's word
+    type: int | str,
     src_id: int,
     offset: int,
     *,
@@ -272,13 +320,25 @@ def history(
         TapelineError: There is no register stream, or none of that name.
         OSError: As the operating system gave it.
     """
+    return history_of(_chosen(directory, stream), type, src_id, offset, changes_only=changes_only)
+
+
+def history_of(
+    streams: Sequence[RegisterFiles],
+    type: int | str,
+    src_id: int,
+    offset: int,
+    *,
+    changes_only: bool = True,
+) -> pa.Table:
+    """The value changes of one register in some streams; see `history`."""
     import pyarrow as pa
 
     number = type_number(type)
     if not 0 <= offset <= 0xFFFF:
         raise ValueError(f"offset {offset} is not in 0..65535")
     batches = []
-    for files in _chosen(directory, stream):
+    for files in streams:
         found = _native.register_history(files.wire, files.spans(), number, src_id, offset, not changes_only)
         batches.append(pa.record_batch(found))
     return pa.Table.from_batches(batches)
@@ -287,7 +347,7 @@ def history(
 def query(
     host: str,
     port: int,
-    type: int | str,  # noqa: A002 - the wire's word
+    type: int | str,
     src_id: int,
     offsets: Sequence[int] = (),
     *,

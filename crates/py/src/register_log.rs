@@ -207,13 +207,25 @@ fn block_row(block: &Block) -> BlockRow {
     )
 }
 
-/// Writes the touch index of a finished log beside it.
+/// Writes the touch index of a finished log beside it, and what is in doubt at its end, given the log before it.
 #[pyfunction]
-fn register_touch(py: Python<'_>, log: PathBuf, kind: &str) -> PyResult<()> {
+#[pyo3(signature = (log, kind, before))]
+fn register_touch(
+    py: Python<'_>,
+    log: PathBuf,
+    kind: &str,
+    before: Option<PathBuf>,
+) -> PyResult<()> {
     let kind = kind_of(kind)?;
     Ok(py.detach(|| {
         let blocks = log_reader::blocks(&log, &beside(&log, "idx.bcsv"), kind)?.blocks;
-        touch::build(&log, &blocks, kind, &beside(&log, "touch.bcsv"))
+        let before = before.map(|log| beside(&log, "doubts.bcsv"));
+        let files = files_of(vec![(log, None)]);
+        for files in &files {
+            time_machine::write_doubts(kind, files, before.as_deref())?;
+            touch::build(&files.log, &blocks, kind, &files.touch)?;
+        }
+        Ok::<_, io::Error>(())
     })?)
 }
 
@@ -306,6 +318,7 @@ fn files_of(segments: Vec<(PathBuf, Span)>) -> Vec<SegmentFiles> {
     let files = |(log, span_us): (PathBuf, Span)| SegmentFiles {
         index: index_of(&log),
         touch: beside(&log, "touch.bcsv"),
+        doubts: beside(&log, "doubts.bcsv"),
         log,
         span_us,
     };

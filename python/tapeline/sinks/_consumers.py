@@ -189,7 +189,10 @@ class _Touch(_Plain):
         return Work(stop, 0, 0, 0, None)
 
     def end(self, log: Path) -> None:
-        _native.register_touch(str(log), self._wire)
+        # the segment before it is the one whose name sorts before
+        logs = sorted(log.parent.glob(f"*{log.suffix}"))
+        before = logs[logs.index(log) - 1] if log in logs[1:] else None
+        _native.register_touch(str(log), self._wire, None if before is None else str(before))
 
 
 def _stem(log: Path) -> str:

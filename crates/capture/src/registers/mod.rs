@@ -3,13 +3,14 @@
 //!
 //! ```text
 //! .pkt + .idx.bcsv ─▶ log_reader (packets, blocks) ─▶ rows          columns of the sinks
-//!                                                   ├▶ touch         which block touches which registers
+//!                                                   ├▶ touch, doubts which block touches which registers; what is in doubt
 //!                                                   └▶ time_machine  image_at, history
 //! ```
 //!
 //! A log holds only packets that the server found valid, so a packet that is none means damage: reading ends there
 //! and says so. A packet that is not whole at the end of an open log is one that is being written.
 
+pub mod doubts;
 pub mod log_reader;
 pub mod rows;
 pub mod time_machine;

@@ -5,8 +5,9 @@
 //! T: the last such segment is where reading begins. Blocks that are younger than T as a whole are not read.
 //!
 //! *A lost packet* (a gap in `seq`) may have set any register of its source, so all that it has known are marked with
-//! the time of the first packet behind the gap until they are set again. They keep their value. Marks count from the
-//! keyframe that reading began with, which has the sequence of the last packet before it.
+//! the time of the first packet behind the gap until they are set again. They keep their value. A keyframe has the
+//! sequence of the last packet before it; which registers were in doubt then is in the `doubts` of the segment before.
+//! While those are not written, reading begins one segment earlier, and marks older than that are not seen.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use tapeline_wire::register::{Command, Kind, PacketRef};
 
+use crate::registers::doubts::{self, Doubt};
 use crate::registers::log_reader::{Block, blocks, read_range, walk};
 use crate::registers::touch::{SourceKey, Touched, key_of};
 
@@ -31,6 +33,8 @@ pub struct SegmentFiles {
     pub index: PathBuf,
     /// `.touch.bcsv`; need not exist.
     pub touch: PathBuf,
+    /// `.doubts.bcsv`; need not exist.
+    pub doubts: PathBuf,
     /// Least and greatest timestamp of what was received, where the manifest tells.
     pub span_us: Option<(u64, u64)>,
 }
@@ -165,6 +169,27 @@ impl Image {
         source.last_seq = Some(packet.seq);
     }
 
+    fn doubt(&mut self, doubts: &[Doubt]) {
+        for doubt in doubts {
+            let source = self.sources.entry(doubt.source).or_default();
+            if let Some(word) = source.certain.get_mut(usize::from(doubt.offset >> 6)) {
+                *word &= !(1 << (doubt.offset & 63));
+            }
+            source.unknown_since.insert(doubt.offset, doubt.since_us);
+        }
+    }
+
+    /// All registers in doubt.
+    fn doubts(&self) -> impl Iterator<Item = Doubt> {
+        self.sources.iter().flat_map(|(key, source)| {
+            source.unknown_since().map(|(offset, since_us)| Doubt {
+                source: *key,
+                offset,
+                since_us,
+            })
+        })
+    }
+
     fn received(&mut self, kind: Kind, packet: &PacketRef<'_>) {
         // only what sets registers is numbered
         if packet.command.sets_registers() {
@@ -203,7 +228,12 @@ impl<'a> Loaded<'a> {
 /// # Errors
 /// As the operating system gave it; damage in a log ends that log.
 pub fn image_at(kind: Kind, segments: &[SegmentFiles], time_us: u64) -> io::Result<Image> {
-    let begin = first_needed(kind, segments, time_us)?;
+    let mut begin = first_needed(kind, segments, time_us)?;
+    let mut before = doubts_before(kind, segments, begin);
+    if before.is_none() {
+        begin -= 1;
+        before = doubts_before(kind, segments, begin);
+    }
     let mut image = Image::default();
     let mut bytes = Vec::new();
     for (number, files) in segments.iter().enumerate().skip(begin) {
@@ -212,18 +242,25 @@ pub fn image_at(kind: Kind, segments: &[SegmentFiles], time_us: u64) -> io::Resu
             continue;
         }
         let segment = Loaded::new(files, kind)?;
-        for block in &segment.blocks {
-            if block.keyframe && !first || !block.keyframe && block.first_us > time_us {
-                continue;
-            }
+        let (keyframes, received): (Vec<&Block>, Vec<&Block>) =
+            segment.blocks.iter().partition(|block| block.keyframe);
+        for block in keyframes.into_iter().filter(|_| first) {
             load(&segment, block, &mut bytes, &mut image.bytes_read)?;
             walk(kind, &bytes, |_, packet| {
-                if block.keyframe {
-                    // of the first segment there is, what came before it may be younger than the moment asked for
-                    if begin > 0 || packet.timestamp_us <= time_us {
-                        image.keyframe(packet);
-                    }
-                } else if packet.timestamp_us <= time_us {
+                // of the oldest segment there is, what came before it may be younger than the moment asked for
+                if begin > 0 || packet.timestamp_us <= time_us {
+                    image.keyframe(packet);
+                }
+                true
+            });
+        }
+        if first {
+            image.doubt(before.as_deref().unwrap_or_default());
+        }
+        for block in received.into_iter().filter(|b| b.first_us <= time_us) {
+            load(&segment, block, &mut bytes, &mut image.bytes_read)?;
+            walk(kind, &bytes, |_, packet| {
+                if packet.timestamp_us <= time_us {
                     image.received(kind, packet);
                 }
                 true
@@ -231,6 +268,46 @@ pub fn image_at(kind: Kind, segments: &[SegmentFiles], time_us: u64) -> io::Resu
         }
     }
     Ok(image)
+}
+
+/// What was in doubt before a segment; `None` when that is not written. Simple packets are not numbered.
+fn doubts_before(kind: Kind, segments: &[SegmentFiles], begin: usize) -> Option<Vec<Doubt>> {
+    match begin.checked_sub(1).and_then(|before| segments.get(before)) {
+        Some(before) if kind == Kind::Packet => doubts::read(&before.doubts),
+        _ => Some(Vec::new()),
+    }
+}
+
+/// Writes what is in doubt at the end of a finished segment, given the file of the one before it.
+///
+/// # Errors
+/// As the operating system gave it.
+pub fn write_doubts(kind: Kind, segment: &SegmentFiles, before: Option<&Path>) -> io::Result<()> {
+    let mut image = Image::default();
+    if kind == Kind::Packet {
+        let loaded = Loaded::new(segment, kind)?;
+        let mut bytes = Vec::new();
+        let mut doubted = false;
+        for block in &loaded.blocks {
+            if !block.keyframe && !doubted {
+                image.doubt(&before.and_then(doubts::read).unwrap_or_default());
+                doubted = true;
+            }
+            load(&loaded, block, &mut bytes, &mut image.bytes_read)?;
+            walk(kind, &bytes, |_, packet| {
+                if block.keyframe {
+                    image.keyframe(packet);
+                } else {
+                    image.received(kind, packet);
+                }
+                true
+            });
+        }
+        if !doubted {
+            image.doubt(&before.and_then(doubts::read).unwrap_or_default());
+        }
+    }
+    doubts::write(&segment.doubts, image.doubts())
 }
 
 /// The last segment before which nothing is younger than the moment, and that can stand alone.

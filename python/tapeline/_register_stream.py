@@ -1,0 +1,283 @@
+"""A register stream of a recording: its segments, packets and rows, and checking all of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tapeline import _native, registers
+from tapeline._register_files import PART, RegisterFiles, find, index_of
+from tapeline.errors import TapelineError
+from tapeline.recording import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from tapeline._register_files import Wire
+    from tapeline._sink_settings import Route
+    from tapeline._verify import Report
+    from tapeline.registers import Image, Moment
+
+_TABLES = ("parquet", "bcsv")
+
+
+class RegisterLedger:
+    """The account of a register stream at the manifest's last change."""
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        """Keep the fields."""
+        self._fields = dict(fields)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Field to number, nested where reasons are counted."""
+        return dict(self._fields)
+
+    def __getattr__(self, name: str) -> Any:
+        """A field by its name."""
+        try:
+            return self._fields[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+class RegisterSegment:
+    """One log.
+
+    Attributes:
+        path: The file.
+        entry: What the manifest says of it; {} when it says nothing.
+    """
+
+    def __init__(self, path: Path, files: RegisterFiles) -> None:
+        """Use `RegisterStream.segments`."""
+        self.path = path
+        self.entry = files.segment_entry(path)
+        self._files = files
+
+    @property
+    def name(self) -> str:
+        """File name."""
+        return self.path.name
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still being written, or was when the recorder ended."""
+        return self.path.suffix == PART
+
+    def size(self) -> int:
+        """Bytes."""
+        return self.path.stat().st_size
+
+    @property
+    def keyframe_bytes(self) -> int:
+        """Bytes at its start that are the recorder's own FULL packets."""
+        return registers.keyframe_bytes(self.path, self._files)
+
+    def blocks(self) -> pa.Table:
+        """Its index (spec/register-packets.md 3), made up for from the packets where it ends; times in µs and ns."""
+        import pyarrow as pa
+
+        rows, _, _ = _native.register_blocks(str(self.path), str(index_of(self.path)), self._files.wire, False)
+        names = ("offset", "length", "packets", "first_timestamp_us", "last_timestamp_us", "first_received_ns", "xxh64")
+        kinds = (pa.uint64(), pa.uint64(), pa.uint32(), *[pa.uint64()] * 4, pa.bool_())
+        columns = list(zip(*rows, strict=True)) if rows else [()] * 8
+        return pa.table({n: pa.array(c, k) for n, c, k in zip((*names, "keyframe"), columns, kinds, strict=True)})
+
+
+class RegisterStream(Stream):
+    """One register stream of a recording.
+
+    Attributes:
+        name: Its name.
+        wire: "packet" or "simple".
+        logs: Its segments, in order.
+    """
+
+    def __init__(self, files: RegisterFiles) -> None:
+        """Use `open_recording`."""
+        super().__init__(files.name, [], None, None)
+        self.wire: Wire = files.wire
+        self.files = files
+        self.logs = [RegisterSegment(path, files) for path in files.paths]
+
+    @property
+    def ledger(self) -> RegisterLedger:  # type: ignore[override]
+        """The account at the manifest's last change; empty where there is no manifest."""
+        found = self.files.entry.get("ledger")
+        return RegisterLedger(found if isinstance(found, dict) else {})
+
+    @property
+    def whole(self) -> bool:
+        """Every log that the manifest lists, and no other, is there with its size, and all are closed."""
+        listed = self.files.entry.get("segments")
+        items = {i.get("name"): i.get("bytes") for i in listed if isinstance(i, dict)} if listed else {}
+        return items == {segment.name: segment.size() for segment in self.logs}
+
+    def rows(self, route: Route | Mapping[str, Any] | None = None) -> pa.RecordBatchReader:
+        """A row per register, as `registers.scan_log`, read as it is asked for."""
+        return self._reader(route, rows=True)
+
+    def packets(self, route: Route | Mapping[str, Any] | None = None) -> pa.RecordBatchReader:
+        """A row per packet: `byte_offset` in its log, `timestamp_us`, `type`, `src_id`, `cmd`, `seq`, `count`."""
+        return self._reader(route, rows=False)
+
+    def _reader(self, route: Route | Mapping[str, Any] | None, *, rows: bool) -> pa.RecordBatchReader:
+        import pyarrow as pa
+
+        batches = (b for log in self.logs for b in registers.scan_files(self.files, log.path, rows=rows, route=route))
+        return pa.RecordBatchReader.from_batches(registers.scan_schema(self.wire, rows=rows), batches)
+
+    def to_arrow(self) -> pa.RecordBatchReader:
+        """The same as `rows`."""
+        return self.rows()
+
+    def image_at(self, time: Moment | None = None) -> Image:
+        """See `tapeline.image_at`."""
+        return registers.image_of([self.files], time)
+
+    def history(self, type: int | str, src_id: int, offset: int) -> pa.Table:
+        """See `tapeline.history`."""
+        return registers.history_of([self.files], type, src_id, offset)
+
+    def _none(self, *_args: object, **_options: object) -> NoReturn:
+        raise TypeError(f"{self.name} is a stream of register packets: it has rows(), packets() and image_at()")
+
+    frames = read_periodic = payloads = periodics = _none
+
+    def __repr__(self) -> str:
+        """Name, wire and number of segments."""
+        return f"RegisterStream({self.name!r}, wire={self.wire!r}, segments={len(self.logs)})"
+
+
+def register_streams(path: Path) -> dict[str, RegisterStream]:
+    """The register streams of a recording or of a single log."""
+    return {name: RegisterStream(files) for name, files in find(path).items()}
+
+
+def verify_streams(root: Path, report: Report) -> None:
+    """Check logs, indexes, tables and ledger of every register stream; add what differs to a report."""
+    for stream in register_streams(root).values():
+        _Check(root if root.is_dir() else root.parent, report, stream).run()
+
+
+class _Check:
+    def __init__(self, root: Path, report: Report, stream: RegisterStream) -> None:
+        self.root = root
+        self.report = report
+        self.stream = stream
+        self.packets = 0
+        self.registers = 0
+
+    def differ(self, path: Path, what: str, expected: Any, found: Any, offset: int | None = None) -> None:
+        if expected != found:
+            self.report.add(path.relative_to(self.root).as_posix(), offset, what, expected, found)
+
+    def run(self) -> None:
+        manifest = bool(self.stream.files.entry)
+        for segment in self.stream.logs:
+            try:
+                if segment.is_open:
+                    self.differ(segment.path, "segment", "closed under its final name", "still open")
+                elif manifest and not segment.entry:
+                    self.differ(segment.path, "segment in the manifest", "listed", "not listed")
+                self.segment(segment)
+            except OSError as error:
+                self.differ(segment.path, "read", "readable", error.strerror or str(error))
+        here = {segment.name for segment in self.stream.logs}
+        listed = self.stream.files.entry.get("segments")
+        for item in listed if isinstance(listed, list) else ():
+            name = item.get("name") if isinstance(item, dict) else None
+            if isinstance(name, str) and "/" not in name and name not in here:
+                self.differ(self.stream.files.directory / name, "segment", "present", "missing")
+        self.ledger()
+
+    def segment(self, segment: RegisterSegment) -> None:
+        path, entry = segment.path, segment.entry
+        index = index_of(path)
+        told, indexed, broken = _native.register_blocks(str(path), str(index), self.stream.wire, False)
+        found, _, _ = _native.register_blocks(str(path), str(index), self.stream.wire, True)
+        size = segment.size()
+        end = told[-1][0] + told[-1][1] if told else 0
+        if broken is not None:
+            self.differ(path, "packet", "a valid packet", broken[1], broken[0])
+        elif end != size:
+            self.differ(path, "bytes that are no whole packet", 0, size - end, end)
+        if not segment.is_open:
+            if not index.exists():
+                self.differ(index, "index", "present", "missing")
+            elif told[indexed:]:
+                self.differ(index, "bytes of the log in the index", size, told[indexed][0])
+        names = ("packets", "first_timestamp_us", "last_timestamp_us", "", "xxh64")
+        for row, actual in zip(told[:indexed], found, strict=False):
+            for name, expected, value in zip(names, row[2:7], actual[2:7], strict=True):
+                # the stamps of keyframes are those of their sources and need not be told
+                if name and not (row[7] and name.endswith("_us")):
+                    self.differ(path, f"{name} of the block", expected, value, row[0])
+        counts = self.counts(segment)
+        self.report.segments += 1
+        self.report.frames += counts["packets"]
+        self.report.bytes += size
+        self.packets += counts["packets"]
+        self.registers += counts["registers"]
+        facts = {"bytes": size, "keyframe_bytes": sum(row[1] for row in told[:indexed] if row[7]), **counts}
+        for name, value in facts.items():
+            if name in entry and not segment.is_open and (name != "keyframe_bytes" or index.exists()):
+                self.differ(path, name, entry[name], value)
+        if isinstance(entry.get("xxh3_128"), str) and not segment.is_open:
+            self.differ(path, "xxh3_128", entry["xxh3_128"], _native.file_digest(str(path)))
+        self.tables(segment, counts["registers"])
+
+    def counts(self, segment: RegisterSegment) -> dict[str, int]:
+        import pyarrow.compute as pc
+
+        packets = total = 0
+        try:
+            for batch in registers.scan_files(self.stream.files, segment.path, rows=False):
+                packets += batch.num_rows
+                total += pc.sum(batch["count"]).as_py() or 0
+        except TapelineError:
+            # told as a problem of its own
+            pass
+        return {"packets": packets, "registers": total}
+
+    def tables(self, segment: RegisterSegment, rows: int) -> None:
+        """Tables without a label hold everything, unless the configuration routes."""
+        stem = segment.name.rpartition(".")[0]
+        for kind in _TABLES:
+            path = segment.path.with_name(f"{stem}.{kind}")
+            if segment.is_open or not path.exists() or self.routed(kind):
+                continue
+            try:
+                self.differ(path, "rows", rows, _table_rows(path, kind))
+            except (OSError, ValueError) as error:
+                self.differ(path, "table", "readable", str(error).splitlines()[0])
+
+    def routed(self, kind: str) -> bool:
+        config = registers.stream_config(self.root, self.stream.name)
+        sinks = config.get("sinks")
+        return any(
+            isinstance(s, dict) and s.get("kind") == kind and s.get("route") for s in sinks or () if sinks is not None
+        )
+
+    def ledger(self) -> None:
+        entry = self.stream.files.entry
+        fields = self.stream.ledger.as_dict()
+        if entry.get("evicted") or entry.get("recovered") or any(segment.is_open for segment in self.stream.logs):
+            return
+        path = self.root / "recording.json"
+        for name, stored in (("packets_received", self.packets), ("registers_received", self.registers)):
+            if isinstance(fields.get(name), int):
+                self.differ(path, f"{self.stream.name}: {name} = those in the logs", fields[name], stored)
+
+
+def _table_rows(path: Path, kind: str) -> int:
+    if kind == "parquet":
+        import pyarrow.parquet as pq
+
+        return int(pq.read_metadata(path).num_rows)
+    from tapeline import bcsv
+
+    with bcsv.Reader(path) as reader:
+        return reader.num_rows
