@@ -68,21 +68,65 @@ pub(crate) fn decimal(bytes: &[u8], point: u8) -> Option<(Decimal, usize)> {
 #[inline(always)]
 fn digits(bytes: &[u8], at: usize, mantissa: &mut u64, whole: &mut bool) -> usize {
     let mut end = at;
+    while let Some(eight) = bytes.get(end..).and_then(|rest| rest.first_chunk::<8>()) {
+        let (count, value) = up_to_eight(*eight);
+        // Below 10^11 eight more digits cannot overflow.
+        if *mantissa >= 100_000_000_000 {
+            break;
+        }
+        *mantissa = *mantissa * POWERS_OF_TEN.get(count).copied().unwrap_or(1) + value;
+        end += count;
+        if count < 8 {
+            return end;
+        }
+    }
+    digits_singly(bytes, end, mantissa, whole)
+}
+
+pub(crate) const POWERS_OF_TEN: [u64; 9] = [
+    1,
+    10,
+    100,
+    1_000,
+    10_000,
+    100_000,
+    1_000_000,
+    10_000_000,
+    100_000_000,
+];
+
+/// How many of eight bytes are digits before the first that is none, and their value.
+#[inline(always)]
+pub(crate) fn up_to_eight(bytes: [u8; 8]) -> (usize, u64) {
+    // As values; the lowest byte is the first.
+    let values = u64::from_le_bytes(bytes) ^ 0x3030_3030_3030_3030;
+    // The top bit of each byte that is more than 9.
+    let others = (((values & 0x7F7F_7F7F_7F7F_7F7F) + 0x7676_7676_7676_7676) | values)
+        & 0x8080_8080_8080_8080;
+    let count = others.trailing_zeros() / 8;
+    // Zeros in front, in place of what is behind.
+    let values = values.checked_shl(64 - 8 * count).unwrap_or(0);
+    let pairs = values.wrapping_mul(10).wrapping_add(values >> 8);
+    let fours = (pairs & 0x0000_00FF_0000_00FF)
+        .wrapping_mul(0x000F_4240_0000_0064)
+        .wrapping_add(((pairs >> 16) & 0x0000_00FF_0000_00FF).wrapping_mul(0x0000_2710_0000_0001));
+    (count as usize, fours >> 32)
+}
+
+/// The same one by one, watching for what 64 bits cannot hold.
+fn digits_singly(bytes: &[u8], at: usize, mantissa: &mut u64, whole: &mut bool) -> usize {
+    let mut end = at;
     while let Some(byte) = bytes.get(end) {
         let digit = byte.wrapping_sub(b'0');
         if digit > 9 {
             break;
         }
-        if *mantissa < u64::MAX / 10 {
-            *mantissa = *mantissa * 10 + u64::from(digit);
-        } else {
-            match mantissa
-                .checked_mul(10)
-                .and_then(|m| m.checked_add(digit.into()))
-            {
-                Some(sum) if *whole => *mantissa = sum,
-                _ => *whole = false,
-            }
+        match mantissa
+            .checked_mul(10)
+            .and_then(|m| m.checked_add(digit.into()))
+        {
+            Some(sum) if *whole => *mantissa = sum,
+            _ => *whole = false,
         }
         end += 1;
     }
@@ -136,11 +180,31 @@ fn double_slowly(decimal: &Decimal, text: &[u8], point: u8) -> (f64, bool) {
     let Some(value) = with_point(text, point, |text| text.parse::<f64>().ok()) else {
         return (f64::NAN, false);
     };
+    if kept_exactly(decimal, value) {
+        return (value, true);
+    }
     let mut printed = zmij::Buffer::new();
     let kept = value.is_finite()
         && (same(decimal, printed.format_finite(value))
             || keeps(text, point, |digits| format!("{:.*e}", digits - 1, value)));
     (value, kept)
+}
+
+/// Whether a double, times the power of ten of the decimal, rounds to its mantissa, which is the rule for digits that do
+/// not end with zeros. Exact: 53 bits times 10^22 fit 128. False where it does not know.
+fn kept_exactly(decimal: &Decimal, value: f64) -> bool {
+    let Ok(power) = u32::try_from(-decimal.exponent) else {
+        return false;
+    };
+    let bits = value.abs().to_bits();
+    let shift = 1075 - i64::try_from(bits >> 52).unwrap_or(0);
+    if power > 22 || !decimal.whole || !(1..=127).contains(&shift) || bits >> 52 == 0 {
+        return false;
+    }
+    let product = u128::from(bits & ((1 << 52) - 1) | 1 << 52) * 10_u128.pow(power);
+    let (rest, half) = (product & ((1 << shift) - 1), 1 << (shift - 1));
+    let rounded = (product >> shift) + u128::from(rest > half);
+    rest != half && rounded == u128::from(decimal.mantissa)
 }
 
 /// The binary32 nearest to the text, and whether it keeps it.

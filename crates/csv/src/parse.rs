@@ -12,7 +12,7 @@ use tapeline_bcsv::{Column, ColumnType, MAX_STRING_BYTES, StringColumn};
 use crate::columns;
 use crate::error::{Error, ErrorKind, Result};
 use crate::infer::{EmptyCells, Summary, Types};
-use crate::number::{Decimal, decimal, double, float, special};
+use crate::number::{Decimal, POWERS_OF_TEN, decimal, double, float, special, up_to_eight};
 use crate::records::{self, Next};
 use crate::sniff::Dialect;
 
@@ -284,10 +284,12 @@ fn quick(slot: &mut Slot, bytes: &[u8], at: usize, delimiter: u8, point: u8) -> 
             Some(at + len)
         }
         Column::Bool(values) => {
-            let (value, len) = match rest.first()? {
-                b't' if rest.starts_with(b"true") => (true, 4),
-                b'f' if rest.starts_with(b"false") => (false, 5),
-                _ => return None,
+            let (value, len) = if rest.first_chunk::<4>() == Some(b"true") {
+                (true, 4)
+            } else if rest.first_chunk::<5>() == Some(b"false") {
+                (false, 5)
+            } else {
+                return None;
             };
             if !ends(rest, len, delimiter) {
                 return None;
@@ -305,7 +307,7 @@ fn quick(slot: &mut Slot, bytes: &[u8], at: usize, delimiter: u8, point: u8) -> 
                 if cell.len() > MAX_STRING_BYTES {
                     return None;
                 }
-                push(text, cell);
+                push_from(text, rest, cell);
             }
             Some(end)
         }
@@ -319,10 +321,22 @@ fn integer(bytes: &[u8]) -> Option<(bool, u64, usize)> {
     let start = usize::from(negative);
     let mut at = start;
     let mut value: u64 = 0;
-    while let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0')) {
-        if digit > 9 {
-            break;
-        }
+    let mut count = 8;
+    while count == 8
+        && let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>())
+    {
+        let more;
+        (count, more) = up_to_eight(*eight);
+        // Overflow is found by the number of digits below.
+        value = value
+            .wrapping_mul(POWERS_OF_TEN.get(count).copied().unwrap_or(1))
+            .wrapping_add(more);
+        at += count;
+    }
+    while count == 8
+        && let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0'))
+        && digit <= 9
+    {
         value = value.wrapping_mul(10).wrapping_add(digit.into());
         at += 1;
     }
@@ -344,6 +358,20 @@ fn push(text: &mut StringColumn, cell: &[u8]) {
     // Chunks are far below 2 GiB.
     text.offsets
         .push(i32::try_from(text.bytes.len()).unwrap_or(i32::MAX));
+}
+
+/// The same for a cell at the start of `rest`: a short one is copied as sixteen bytes and cut, without a call.
+#[inline(always)]
+fn push_from(text: &mut StringColumn, rest: &[u8], cell: &[u8]) {
+    match rest.first_chunk::<16>() {
+        Some(sixteen) if cell.len() <= 16 => {
+            let end = text.bytes.len() + cell.len();
+            text.bytes.extend_from_slice(sixteen);
+            text.bytes.truncate(end);
+            text.offsets.push(i32::try_from(end).unwrap_or(i32::MAX));
+        }
+        _ => push(text, cell),
+    }
 }
 
 impl Decimal {

@@ -1,0 +1,202 @@
+"""Speed and memory of the file tools beside those that PyPI's `pybcsv` installs, as processes on the same file.
+
+    python benches/bench_tools.py                    # 1 GB of CSV per table; floors that fail
+    python benches/bench_tools.py --megabytes 100 --tables mixed
+    python benches/bench_tools.py --smoke            # small: do inputs, outputs and ratios work
+
+Files lie on tmpfs (`--dir`), which takes about four times `--megabytes`. The two sides take turns and the best of
+`--repeat` counts. Both get the same options: row codec delta, file codec packet-lz4-batch, the same level. Before anything
+is timed, CSV to BCSV to CSV must give back the CSV byte by byte, and the rival's file must hold the same rows.
+
+Tables: `mixed` is the profile mixed_generic (72 columns of every type, random), `telemetry` what loggers write (time in ns,
+a counter, states, floats of six digits and doubles of all digits, words, a quoted note).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from bench_bcsv import facts, host
+
+import tapeline
+from tapeline import bcsv
+from tapeline.bcsv._profiles import generate
+
+# Issue 5: at 1 GB of mixed CSV, both directions. Small files measure the start of the interpreter.
+FLOOR = 4.0
+SMOKE_FLOOR = 0.2
+# Resident memory of one process; the interpreter with its libraries takes 50 MB of it.
+MEMORY_MB = 256
+BLOCK_ROWS = 20_000
+
+
+def telemetry(rows: int, first: int) -> pa.Table:
+    rng = np.random.default_rng([7, first])
+    words = pa.array(["idle", "ramp", "hold", "fault", "service"])
+    notes = pa.array(["", "ok", 'limit "high", see log', "checked", "motor 2, slow"])
+    step = np.arange(first, first + rows)
+    columns = {
+        "time_ns": 1_750_000_000_000_000_000 + step * 1_000_000 + rng.integers(0, 1000, rows),
+        "counter": step,
+        "mode": words.take(pa.array(rng.integers(0, 5, rows))),
+        "armed": rng.random(rows) < 0.9,
+        "rpm": (3000 + 200 * np.sin(step / 500) + rng.normal(0, 2, rows)).astype(np.int32),
+        "fault_code": rng.integers(0, 40, rows).astype(np.int16),
+        **{f"temp_{k}": np.round(20 + k + rng.normal(0, 1, rows), 4 - k % 3).astype(np.float32) for k in range(5)},
+        **{f"pos_{k}": rng.normal(0, 10, rows) for k in range(3)},
+        "note": notes.take(pa.array(rng.choice(5, rows, p=[0.8, 0.1, 0.02, 0.05, 0.03]))),
+    }
+    return pa.table(columns)
+
+
+def mixed(rows: int, first: int) -> pa.Table:
+    return generate("mixed_generic", rows, seed=1 + first)
+
+
+TABLES = {"mixed": mixed, "telemetry": telemetry}
+
+
+def make_csv(table: str, megabytes: int, path: Path) -> None:
+    """Write the table as CSV: whole blocks, each made anew, until there is enough."""
+    make = TABLES[table]
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        block, text = Path(folder) / "block.bcsv", Path(folder) / "block.csv"
+        with path.open("wb") as out:
+            first = 0
+            while first == 0 or out.tell() < megabytes * 1_000_000:
+                bcsv.write_table(make(BLOCK_ROWS, first), block, overwrite=True)
+                tapeline.convert(block, text, header=first == 0, overwrite=True)
+                out.write(text.read_bytes())
+                first += BLOCK_ROWS
+
+
+def run(command: list[str]) -> tuple[float, float]:
+    """Seconds and megabytes of resident memory of a process that must succeed."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    text = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}: {text}")
+    return seconds, usage.ru_maxrss / 1000
+
+
+def best(turns: dict[str, list[str]], repeat: int) -> dict[str, dict[str, float]]:
+    """The best time and the largest memory of each side, taking turns."""
+    found = {name: {"seconds": math.inf, "memory_mb": 0.0} for name in turns}
+    for _ in range(repeat):
+        for name, command in turns.items():
+            seconds, memory = run(command)
+            found[name]["seconds"] = min(found[name]["seconds"], seconds)
+            found[name]["memory_mb"] = max(found[name]["memory_mb"], memory)
+    return found
+
+
+def equal_files(a: Path, b: Path) -> bool:
+    if a.stat().st_size != b.stat().st_size:
+        return False
+    with a.open("rb") as left, b.open("rb") as right:
+        while block := left.read(1 << 20):
+            if block != right.read(1 << 20):
+                return False
+    return True
+
+
+def measure(table: str, args: argparse.Namespace) -> dict:
+    source, ours, theirs = (args.dir / name for name in ("in.csv", "ours.bcsv", "theirs.bcsv"))
+    back, other = args.dir / "back.csv", args.dir / "other.csv"
+    make_csv(table, args.megabytes, source)
+    cli = [sys.executable, "-m", "tapeline", "convert", "-f"]
+    level = str(args.level)
+    codecs = ["--row-codec", "delta", "--compression-level", level]
+    peer = Path(sysconfig.get_path("scripts")) / "csv2bcsv"
+    if not peer.exists():  # a virtual environment over another one
+        import pybcsv
+
+        peer = Path(pybcsv.__file__).parents[4] / "bin" / "csv2bcsv"
+    to_bcsv = {
+        "ours": [*cli, *codecs, str(source), str(ours)],
+        "theirs": [str(peer), "-f", *codecs, "--file-codec", "packet_lz4_batch", str(source), str(theirs)],
+    }
+    to_csv = {
+        "ours": [*cli, str(ours), str(back)],
+        "theirs": [str(peer.with_name("bcsv2csv")), str(ours), str(other)],
+    }
+    for command in (*to_bcsv.values(), to_csv["ours"]):
+        run(command)
+    assert equal_files(source, back), "CSV to BCSV to CSV is not byte-equal"
+    with bcsv.Reader(ours) as a, bcsv.Reader(theirs) as b:
+        assert a.num_rows == b.num_rows
+        rows = a.num_rows
+        wider = sum(x != y for x, y in zip(a.columns, b.columns, strict=True))
+    sizes = {"csv": source.stat().st_size, "ours": ours.stat().st_size, "theirs": theirs.stat().st_size}
+    back.unlink()
+    forth = best(to_bcsv, args.repeat)
+    theirs.unlink()
+    result = {"rows": rows, "bytes": sizes, "columns_typed_otherwise": wider, "csv2bcsv": forth}
+    result["bcsv2csv"] = best(to_csv, args.repeat)
+    for path in (source, ours, back, other):
+        path.unlink(missing_ok=True)
+    return result
+
+
+def judge(results: dict, floor: float) -> list[str]:
+    missed = []
+    for table, entry in results.items():
+        for tool in ("csv2bcsv", "bcsv2csv"):
+            ours, theirs = entry[tool]["ours"], entry[tool]["theirs"]
+            ratio = theirs["seconds"] / ours["seconds"]
+            rate = entry["bytes"]["csv"] / ours["seconds"] / 1e6
+            print(
+                f"{table:10} {tool}: {ratio:5.2f}x  ours {ours['seconds']:.2f} s ({rate:.0f} MB/s of CSV)"
+                f" {ours['memory_mb']:.0f} MB, theirs {theirs['seconds']:.2f} s {theirs['memory_mb']:.0f} MB"
+            )
+            if ratio < floor:
+                missed.append(f"{table} {tool}: {ratio:.2f}x < {floor}x")
+            if ours["memory_mb"] > MEMORY_MB:
+                missed.append(f"{table} {tool}: {ours['memory_mb']:.0f} MB > {MEMORY_MB} MB")
+    return missed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--megabytes", type=int, default=1000)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--level", type=int, default=1, help="LZ4 level of both sides")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--smoke", action="store_true", help="5 MB, once, with a floor that only a wreck misses")
+    parser.add_argument("--no-save", action="store_true")
+    parser.add_argument("--dir", type=Path, default=Path("/dev/shm"), help="where files go; tmpfs for comparisons")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    args = parser.parse_args()
+    if args.smoke:
+        args.megabytes, args.repeat, args.no_save = 5, 1, True
+    with tempfile.TemporaryDirectory(dir=args.dir, prefix="bench-tools-") as folder:
+        args.dir = Path(folder)
+        results = {table: measure(table, args) for table in args.tables}
+    missed = judge(results, SMOKE_FLOOR if args.smoke else FLOOR)
+    if not args.no_save:
+        folder = args.results / host()
+        folder.mkdir(parents=True, exist_ok=True)
+        stored = {**facts(), "megabytes": args.megabytes, "level": args.level, "results": results}
+        (folder / "tools.json").write_text(json.dumps(stored, indent=1) + "\n")
+    for line in missed:
+        print("MISSED", line)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
