@@ -5,19 +5,19 @@
     python benches/bench_tools.py --smoke            # small: do inputs, outputs and ratios work
 
 Files lie on tmpfs (`--dir`), which takes about four times `--megabytes`. The two sides take turns and the best of
-`--repeat` counts. Both get the same options: row codec delta, file codec packet-lz4-batch, the same level. Before anything
-is timed, CSV to BCSV to CSV must give back the CSV byte by byte, and the rival's file must hold the same rows.
+`--repeat` counts. Both get the same options: row codec delta, file codec packet-lz4-batch, the same level. Before
+anything is timed, CSV to BCSV to CSV must give back the CSV byte by byte, and the rival's file must hold the same rows.
 
-Tables: `mixed` is the profile mixed_generic (72 columns of every type, random), `telemetry` what loggers write (time in ns,
-a counter, states, floats of six digits and doubles of all digits, words, a quoted note).
+Tables: `mixed` is the profile mixed_generic (72 columns of every type, random), `telemetry` what loggers write (time in
+ns, a counter, states, floats of six digits and doubles of all digits, words, a quoted note).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
-import os
 import subprocess
 import sys
 import sysconfig
@@ -27,9 +27,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from bench_bcsv import facts, host
 
 import tapeline
+from bench_bcsv import facts, host
 from tapeline import bcsv
 from tapeline.bcsv._profiles import generate
 
@@ -84,14 +84,27 @@ def make_csv(table: str, megabytes: int, path: Path) -> None:
 def run(command: list[str]) -> tuple[float, float]:
     """Seconds and megabytes of resident memory of a process that must succeed."""
     start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    text = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}: {text}")
-    return seconds, usage.ru_maxrss / 1000
+    with tempfile.TemporaryFile("w+") as text:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=text)
+        # The peak as the kernel has it for this program alone; `ru_maxrss` would count what it was forked from.
+        memory = 0
+        while process.poll() is None:
+            memory = max(memory, peak_kb(process.pid))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.01)
+        seconds = time.perf_counter() - start
+        text.seek(0)
+        if process.returncode != 0:
+            raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}: {text.read()}")
+    return seconds, memory / 1000
+
+
+def peak_kb(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1])
+    return 0
 
 
 def best(turns: dict[str, list[str]], repeat: int) -> dict[str, dict[str, float]]:

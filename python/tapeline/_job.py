@@ -47,6 +47,12 @@ class Job:
     facts: dict[str, Any] = field(default_factory=dict)
     empties: dict[str, int] = field(default_factory=dict)
     tick: Callable[[int], object] | None = None
+    failure: BaseException | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """Keep the first error of a batch; Arrow passes on only its text."""
+        if self.failure is None:
+            self.failure = error
 
     @property
     def temporary(self) -> str | None:

@@ -94,6 +94,17 @@ def _cell(value: Any) -> str:
     if isinstance(value, str):
         # JSON's way to say infinity (see the JSON lines that we write)
         return {"1e999": "inf", "-1e999": "-inf"}.get(value, value) if isinstance(value, _Digits) else value
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """JSON text of a nested value, its numbers as they were written."""
+    if isinstance(value, _Digits):
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)}: {_text(of)}" for key, of in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_text, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
 
 

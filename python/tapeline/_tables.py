@@ -40,8 +40,14 @@ def convert_batches(job: Job, part: str | None) -> None:
         if job.destination_format not in ("parquet", "arrow"):
             stream = _plain(job, stream)
         names = _type_names(stream.schema)
-        counted = _Counter(stream, job.tick if job.source_format not in ("csv", "bcsv") else None)
-        _SINKS[job.destination_format](job, part, counted.reader())
+        counted = _Counter(job, stream, job.tick if job.source_format not in ("csv", "bcsv") else None)
+        try:
+            _SINKS[job.destination_format](job, part, counted.reader())
+        except BaseException:
+            # Arrow turns what a batch raised into text; the error itself says more
+            if job.failure is not None:
+                raise job.failure from None
+            raise
         job.facts["rows"] = counted.rows
         job.facts["columns"] = tuple(
             ColumnReport(
@@ -55,16 +61,30 @@ def convert_batches(job: Job, part: str | None) -> None:
         )
 
 
+def _reader(job: Job, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.RecordBatchReader:
+    """A stream of batches; what goes wrong with one is kept in the job."""
+
+    def kept() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except BaseException as error:
+            job.fail(error)
+            raise
+
+    return pa.RecordBatchReader.from_batches(schema, kept())
+
+
 class _Counter:
     """Counts the rows that go through."""
 
-    def __init__(self, stream: pa.RecordBatchReader, tick: Callable[[int], object] | None) -> None:
+    def __init__(self, job: Job, stream: pa.RecordBatchReader, tick: Callable[[int], object] | None) -> None:
+        self._job = job
         self._stream = stream
         self._tick = tick
         self.rows = 0
 
     def reader(self) -> pa.RecordBatchReader:
-        return pa.RecordBatchReader.from_batches(self._stream.schema, self._batches())
+        return _reader(self._job, self._stream.schema, self._batches())
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         for batch in self._stream:
@@ -117,9 +137,9 @@ def _from_bcsv(job: Job, stack: contextlib.ExitStack) -> pa.RecordBatchReader:
             for first in range(start, stop, GROUP_ROWS)
             for batch in reader.read_table(start=first, stop=min(first + GROUP_ROWS, stop)).to_batches()
         )
-        stream = pa.RecordBatchReader.from_batches(schema, batches)
+        stream = _reader(job, schema, batches)
     else:
-        stream = pa.RecordBatchReader.from_batches(reader.schema, iter(reader.iter_batches(batch_rows=BATCH_ROWS)))
+        stream = _reader(job, reader.schema, iter(reader.iter_batches(batch_rows=BATCH_ROWS)))
     job.options["start"], job.options["stop"] = 0, None
     stack.callback(lambda: job.facts.update(gaps=tuple(reader.gaps)))
     return stream
@@ -133,7 +153,7 @@ def _from_parquet(job: Job, stack: contextlib.ExitStack) -> pa.RecordBatchReader
     except pa.ArrowInvalid as error:
         raise ConvertError(f"{job.source}: {error}", path=job.source) from error
     _from_end(job, file.metadata.num_rows)
-    return pa.RecordBatchReader.from_batches(file.schema_arrow, file.iter_batches(BATCH_ROWS))
+    return _reader(job, file.schema_arrow, file.iter_batches(BATCH_ROWS))
 
 
 def _from_arrow(job: Job, stack: contextlib.ExitStack) -> pa.RecordBatchReader:
@@ -144,7 +164,7 @@ def _from_arrow(job: Job, stack: contextlib.ExitStack) -> pa.RecordBatchReader:
             if job.options["start"] < 0 or (job.options["stop"] or 0) < 0:
                 _from_end(job, sum(file.get_batch(i).num_rows for i in range(file.num_record_batches)))
             batches = (file.get_batch(i) for i in range(file.num_record_batches))
-            return pa.RecordBatchReader.from_batches(file.schema, batches)
+            return _reader(job, file.schema, batches)
         source.seek(0)
         return stack.enter_context(pa.ipc.open_stream(source))
     except pa.ArrowInvalid as error:
@@ -176,7 +196,7 @@ def _from_packets(job: Job, _stack: contextlib.ExitStack) -> pa.RecordBatchReade
         yield first
         yield from batches
 
-    return pa.RecordBatchReader.from_batches(first.schema, all_batches())
+    return _reader(job, first.schema, all_batches())
 
 
 _SOURCES: dict[str, Callable[[Job, contextlib.ExitStack], pa.RecordBatchReader]] = {
@@ -222,7 +242,7 @@ def _choose(job: Job, stream: pa.RecordBatchReader) -> pa.RecordBatchReader:
             if stop is not None and at >= stop:
                 return
 
-    return pa.RecordBatchReader.from_batches(schema, batches())
+    return _reader(job, schema, batches())
 
 
 def _typed(job: Job, stream: pa.RecordBatchReader) -> pa.RecordBatchReader:
@@ -257,7 +277,7 @@ def _typed(job: Job, stream: pa.RecordBatchReader) -> pa.RecordBatchReader:
             row += batch.num_rows
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    return pa.RecordBatchReader.from_batches(schema, batches())
+    return _reader(job, schema, batches())
 
 
 def _plain(job: Job, stream: pa.RecordBatchReader) -> pa.RecordBatchReader:
@@ -288,7 +308,7 @@ def _plain(job: Job, stream: pa.RecordBatchReader) -> pa.RecordBatchReader:
             row += batch.num_rows
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    plain, _ = stream_of(pa.RecordBatchReader.from_batches(schema, batches()))
+    plain, _ = stream_of(_reader(job, schema, batches()))
     return plain
 
 
