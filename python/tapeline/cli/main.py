@@ -47,6 +47,9 @@ COMMANDS: dict[str, Entry] = {
     "verify": Entry("tapeline.cli.recording:verify", "Check digests, CRCs, sequences and the ledger of a recording."),
     "repair": Entry("tapeline.cli.repair:repair", "Recover a recording after a crash."),
     "replay": Entry("tapeline.cli.replay:replay", "Send the frames of a recording again, bit for bit."),
+    "registers": Entry(
+        "tapeline.cli.registers:registers", "Look at the registers of a recording or a running recorder."
+    ),
     "plot": Entry("tapeline.cli.recording:plot", "Draw rates, losses and completeness of a recording."),
     "ring": Entry("tapeline.cli.ring:ring", "Look at a ring in shared memory."),
     "doctor": Entry(

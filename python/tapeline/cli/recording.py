@@ -46,7 +46,7 @@ _SHOWN_BYTES = 16
 def info(path: str, *, as_json: bool) -> Outcome:
     """Say what a recording or file holds.
 
-    PATH is the directory of a recording, a .dat file or a BCSV file. Only the indexes are read; `verify` reads
+    PATH is the directory of a recording, a .dat, .pkt or BCSV file. Only the indexes are read; `verify` reads
     the data. A segment without an index that fits is scanned.
     """
     if _is_bcsv(path):
@@ -54,12 +54,12 @@ def info(path: str, *, as_json: bool) -> Outcome:
     rec = _open(path)
     facts: dict[str, Any] = {
         "path": str(path),
-        "kind": "recording" if rec.manifest or rec.path.is_dir() else "dat",
+        "kind": "recording" if rec.manifest or rec.path.is_dir() else _file_kind(rec),
         "complete": rec.complete,
         "started": rec.manifest.get("started"),
         "stopped": rec.manifest.get("stopped"),
         "host": rec.manifest.get("host"),
-        "streams": {name: _stream_facts(stream) for name, stream in rec.streams.items()},
+        "streams": {name: _facts(stream) for name, stream in rec.streams.items()},
     }
     if as_json:
         emit_json(facts)
@@ -75,6 +75,15 @@ def info(path: str, *, as_json: bool) -> Outcome:
 @click.option("--stop", metavar="TIME", help="Producer time after the last one.")
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N frames of each stream.")
 @click.option("--payloads", is_flag=True, help="Write the payloads as they are, one after the other.")
+@click.option("--rows", is_flag=True, help="Of register packets print one line per register.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "csv"]),
+    default="text",
+    show_default=True,
+    help="Of register packets: lines for people, JSON objects, or CSV.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per frame, the payload in hexadecimal.")
 def cat(
     path: str,
@@ -84,16 +93,26 @@ def cat(
     stop: str | None,
     limit: int | None,
     payloads: bool,
+    rows: bool,
+    form: str,
     as_json: bool,
 ) -> Outcome:
-    """Print the frames of a recording or .dat file.
+    """Print the frames or register packets of a recording, .dat or .pkt file.
 
     One line per frame: stream, sequence, producer time, stream id, marks (< period start, > period end, L late),
-    payload bytes and the first of them.
+    payload bytes and the first of them. One line per register packet: stream, producer time, command, source, sequence,
+    registers; keyframes are left out.
     """
     if payloads and as_json:
         raise click.UsageError("--payloads and --json exclude each other")
     for stream in _chosen(_open(path), names):
+        if _is_registers(stream):
+            from tapeline.cli._packets import print_packets
+
+            if payloads:
+                raise click.UsageError(f"{stream.name} carries register packets, which have no payloads; see --rows")
+            print_packets(stream, start, stop, limit, form="json" if as_json else form, rows=rows)
+            continue
         frames = stream.frames(_time(start, "--start"), _time(stop, "--stop"))
         for frame in itertools.islice(frames, limit):
             if payloads:
@@ -135,7 +154,7 @@ def plot(path: str, *, output: str, names: tuple[str, ...], as_json: bool) -> Ou
     """
     from tapeline.cli import _plot
 
-    streams = _chosen(_open(path), names)
+    streams = [stream for stream in _chosen(_open(path), names) if not _is_registers(stream)]
     series = [_plot.series(stream) for stream in streams]
     _plot.draw(series, output, title=path)
     facts = {"file": output, "streams": {one.name: one.as_dict() for one in series}}
@@ -168,6 +187,25 @@ def _time(text: str | None, option: str) -> int | None:
         return int(text) if text.lstrip("-").isdecimal() else parse_time(text)
     except ValueError:
         raise click.UsageError(f"{option} {text}: expected ISO 8601 such as 2026-11-21T03:00:00Z, or ns") from None
+
+
+def _is_registers(stream: Stream) -> bool:
+    from tapeline._register_stream import RegisterStream
+
+    return isinstance(stream, RegisterStream)
+
+
+def _file_kind(rec: Recording) -> str:
+    streams = list(rec.register_streams.values())
+    return "dat" if not streams else "pkt" if streams[0].wire == "packet" else "spkt"
+
+
+def _facts(stream: Stream) -> dict[str, Any]:
+    if not _is_registers(stream):
+        return _stream_facts(stream)
+    from tapeline.cli._packets import stream_facts
+
+    return stream_facts(stream)
 
 
 def _stream_facts(stream: Stream) -> dict[str, Any]:
@@ -206,14 +244,19 @@ def _stream_facts(stream: Stream) -> dict[str, Any]:
 
 
 def _info_text(facts: dict[str, Any]) -> str:
-    state = "complete" if facts["complete"] else "a single file" if facts["kind"] == "dat" else "not complete"
+    state = "complete" if facts["complete"] else "a single file" if facts["kind"] != "recording" else "not complete"
     if facts["kind"] == "recording" and facts["stopped"] is None:
         state += ": still recording, or the recorder was killed"
     lines = [f"{escape(facts['path'])}: {state}"]
     if facts["started"]:
         lines.append(f"from {escape(str(facts['started']))} to {escape(str(facts['stopped'] or '-'))}")
     rows = []
+    packets = []
     for name, one in facts["streams"].items():
+        if "packets" in one:
+            packets.append([name, one["wire"], one["segments"], one["packets"], one["registers"], size(one["bytes"]),
+                            len(one["sources"]), one["first_time"], one["last_time"]])  # fmt: skip
+            continue
         lost = one["ledger"]["frames_lost"] if one["ledger"] else None
         rate = one["bytes_per_second"]
         rows.append(
@@ -233,7 +276,12 @@ def _info_text(facts: dict[str, Any]) -> str:
             ]
         )
     headers = ["stream", "segments", "frames", "bytes", "rate", "first", "last", "lost", "late", "complete"]
-    return "\n".join([*lines, "", table([*headers, "incomplete", "begins"], rows)])
+    if rows or not packets:
+        lines += ["", table([*headers, "incomplete", "begins"], rows)]
+    if packets:
+        headers = ["stream", "wire", "segments", "packets", "registers", "bytes", "sources", "begins", "ends"]
+        lines += ["", table(headers, packets, left=2)]
+    return "\n".join(lines)
 
 
 def _frame_facts(stream: str, frame: Frame) -> dict[str, Any]:

@@ -13,6 +13,6 @@ crash leaves undone is made again from the log at the next start.
 """
 
 from tapeline.sinks._follow import Follower, LogPosition, SinkStatus
-from tapeline.sinks._tables import table_columns, table_writer
+from tapeline.sinks._tables import json_lines, plain_batch, table_columns, table_writer
 
-__all__ = ["Follower", "LogPosition", "SinkStatus", "table_columns", "table_writer"]
+__all__ = ["Follower", "LogPosition", "SinkStatus", "json_lines", "plain_batch", "table_columns", "table_writer"]
