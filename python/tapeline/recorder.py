@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from tapeline import _native
 from tapeline.config import RecorderConfig
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import os
     from pathlib import Path
     from types import TracebackType
+
+    from tapeline.sinks import LogSource, SinkSet, SinkStatus
 
 _POLL_S = 0.1  # how often a wait comes up for signals; the compiled wait sleeps in between
 
@@ -90,8 +92,10 @@ class Recorder:
         else:
             self.config = RecorderConfig.load(config)
         self._native = _native.Recorder(self.config.to_json())
+        self._sinks: SinkSet | None = None
         self._started_s: float | None = None
         self._start_checked = False
+        self._sinks_told = False
 
     @property
     def out(self) -> Path:
@@ -108,6 +112,11 @@ class Recorder:
         if self._started_s is not None:
             raise RecorderError("this recorder was started before; make a new one")
         self._native.start()
+        if any(stream.wire != "frame" for stream in self.config.streams):
+            # loads pyarrow, which recording frames does without
+            from tapeline.sinks import SinkSet
+
+            self._sinks = SinkSet(self.config, cast("LogSource", self._native)).start()
         self._started_s = time.monotonic()
         return self
 
@@ -135,12 +144,22 @@ class Recorder:
 
     def _ended(self, timeout_s: float) -> bool:
         try:
-            return self._native.wait(timeout_s)
+            if not self._native.wait(timeout_s):
+                return False
         except OSError as error:
             text = error.strerror or str(error)
             stream = next((s.name for s in self.config.streams if f"stream {s.name}: " in text), None)
             where = f"{error.filename}: " if error.filename else ""
             raise RecorderError(where + text, stream=stream, path=error.filename) from error
+        if self._sinks is None:
+            return True
+        if not self._sinks.finished(timeout_s):
+            return False
+        failure = None if self._sinks_told else self._sinks.failure()
+        self._sinks_told = True
+        if failure is not None:
+            raise RecorderError(failure[1], stream=failure[0])
+        return True
 
     def _watch_limits(self) -> None:
         if self._started_s is None:
@@ -204,7 +223,11 @@ class Recorder:
     def summary(self) -> dict[str, Any]:
         """What was recorded, JSON-ready: `streams` (name to `ledger`, `files`, `error`), `out`, `lost_anything`."""
         result: dict[str, Any] = json.loads(self._native.summary())
-        return result
+        return result if self._sinks is None else self._sinks.add_to(result)
+
+    def sinks(self) -> dict[str, list[SinkStatus]]:
+        """Name of each register stream to the state of its sinks: rows, lag, what was shed, errors."""
+        return {} if self._sinks is None else self._sinks.status()
 
     def __enter__(self) -> Self:
         """Start, unless started."""

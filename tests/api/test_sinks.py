@@ -4,6 +4,8 @@ import itertools
 import json
 import socket
 import threading
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ import pytest
 from _support.registers import DIFF, FULL, RACK, SBMU, T0, Log, Packet, rows_of
 from tapeline import bcsv, registers
 from tapeline._sink_settings import parse_sinks
-from tapeline.sinks import Follower, LogPosition, table_columns, table_writer
+from tapeline.sinks import Follower, LogPosition, SinkSet, table_columns, table_writer
 
 TABLES = ("parquet", "bcsv", "csv", "jsonl")
 
@@ -325,3 +327,45 @@ def test_forward_without_a_listener_sheds_at_the_end_and_counts(tmp_path):
     status = follower.status()
     assert (status.packets, status.shed_packets) == (0, 100)
     assert status.shed_bytes == path.stat().st_size
+
+
+def test_all_sinks_of_a_recorder_start_drain_and_report(tmp_path):
+    class Source:
+        def __init__(self, recorder):
+            self.recorder = recorder
+            self.progress = []
+
+        def log_position(self, stream, after, timeout_s):
+            assert stream == "rack"
+            return tuple(self.recorder(after, timeout_s))
+
+        def sink_progress(self, stream, sink, number):
+            self.progress.append((stream, sink, number))
+
+    sent = packets(50)
+    path = Log(tmp_path / "rack").write(sent)
+
+    def fail(_batch):
+        raise ValueError("full")
+
+    @dataclass
+    class Stream:
+        sinks: tuple
+        name: str = "rack"
+        wire: str = "packet"
+
+    @dataclass
+    class Config:
+        streams: list
+        out: Path
+
+    source = Source(FakeRecorder([path]))
+    sinks = SinkSet(Config([Stream(parse_sinks(["parquet", fail]))], tmp_path), source).start()
+    assert sinks.finished(30)
+    summary = sinks.add_to({"streams": {"rack": {}}, "lost_anything": False})
+    assert [one["rows"] for one in summary["streams"]["rack"]["sinks"]] == [150, 0]
+    assert summary["lost_anything"]
+    assert sinks.failure() == ("rack", "stream rack: sink python: ValueError: full")
+    assert ("rack", "parquet", 1) in source.progress
+    assert path.with_suffix(".touch.bcsv").exists()
+    assert path.with_suffix(".doubts.bcsv").exists()

@@ -13,6 +13,17 @@ crash leaves undone is made again from the log at the next start.
 """
 
 from tapeline.sinks._follow import Follower, LogPosition, SinkStatus
+from tapeline.sinks._manager import LogSource, SinkSet
 from tapeline.sinks._tables import json_lines, plain_batch, table_columns, table_writer
 
-__all__ = ["Follower", "LogPosition", "SinkStatus", "json_lines", "plain_batch", "table_columns", "table_writer"]
+__all__ = [
+    "Follower",
+    "LogPosition",
+    "LogSource",
+    "SinkSet",
+    "SinkStatus",
+    "json_lines",
+    "plain_batch",
+    "table_columns",
+    "table_writer",
+]

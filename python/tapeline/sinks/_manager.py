@@ -1,0 +1,92 @@
+"""All sinks of a recorder: started with it, drained with it, told of in its summary."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tapeline.sinks._follow import Follower, SinkStatus
+
+if TYPE_CHECKING:
+    from tapeline.config import RecorderConfig
+
+
+class LogSource(Protocol):
+    """What a compiled recorder tells of the logs of its register streams."""
+
+    def log_position(
+        self, stream: str, after: tuple[int, int] | None, timeout_s: float
+    ) -> tuple[int, str, int, int, bool, bool]:
+        """See `LogPosition`; waits, with the lock released, until there is something beyond `after`."""
+
+
+class SinkSet:
+    """The followers of every register stream: its sinks, and the builder of touch indexes.
+
+    Args:
+        config: The recorder's configuration.
+        source: The running recorder.
+    """
+
+    def __init__(self, config: RecorderConfig, source: LogSource) -> None:
+        """Prepare; `start` begins."""
+        self._followers: dict[str, list[Follower]] = {}
+        self._touch: list[Follower] = []
+        self._drained = False
+        for stream in config.streams:
+            if stream.wire == "frame":
+                continue
+            position = partial(source.log_position, stream.name)
+            directory = config.out / stream.name
+            make = partial(Follower, wire=stream.wire, directory=directory, position=position)
+            progress = getattr(source, "sink_progress", None)
+            self._followers[stream.name] = [
+                make(sink, progress=partial(progress, stream.name, sink.name) if progress else None)
+                for sink in stream.sinks
+            ]
+            self._touch.append(make(None))
+
+    def start(self) -> SinkSet:
+        """Begin following every log."""
+        for follower in self._all():
+            follower.start()
+        return self
+
+    def _all(self) -> list[Follower]:
+        return [*(f for followers in self._followers.values() for f in followers), *self._touch]
+
+    def finished(self, timeout_s: float) -> bool:
+        """Wait for the end of all followers of an ended recorder; live ones have a few seconds for the rest."""
+        if not self._drained:
+            self._drained = True
+            for follower in self._all():
+                follower.drain()
+        deadline = time.monotonic() + timeout_s
+        return all(follower.join(max(0.0, deadline - time.monotonic())) for follower in self._all())
+
+    def abandon(self) -> None:
+        """Give up at once; what is left undone is made at the next start."""
+        for follower in self._all():
+            follower.abandon()
+
+    def status(self) -> dict[str, list[SinkStatus]]:
+        """Stream to the status of its sinks, in the order of the configuration."""
+        return {name: [follower.status() for follower in followers] for name, followers in self._followers.items()}
+
+    def add_to(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Put `sinks` into the streams of a summary; a sink that lost something makes `lost_anything` true."""
+        for name, sinks in self.status().items():
+            stream = summary["streams"].get(name)
+            if stream is not None:
+                stream["sinks"] = [sink.as_dict() for sink in sinks]
+            summary["lost_anything"] = bool(summary.get("lost_anything")) or any(s.lost_anything for s in sinks)
+        return summary
+
+    def failure(self) -> tuple[str, str] | None:
+        """Stream and text of the first sink that failed; None when none did. Shedding is no failure."""
+        for name, sinks in self.status().items():
+            for sink in sinks:
+                if sink.error is not None and sink.kind != "forward":
+                    return name, f"stream {name}: sink {sink.name}: {sink.error}"
+        return None
