@@ -12,7 +12,8 @@ import pytest
 from _twins.damage import PAIRS
 from tapeline import bcsv
 
-ROUNDS = 13 if "TAPELINE_TEST_EXAMPLES" in os.environ else 1
+# Kills of each codec pair; a long campaign: 200 (make kill).
+ROUNDS = int(os.environ.get("TAPELINE_BCSV_KILLS", "1"))
 SCHEMA = [("k", "uint64"), ("x", "double"), ("s", "string"), ("odd", "bool")]
 
 WRITER = f"""
