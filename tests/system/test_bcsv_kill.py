@@ -25,7 +25,7 @@ rng = random.Random(int(seed))
 with bcsv.Writer(path, {SCHEMA}, row_codec=row_codec, file_codec=file_codec, packet_bytes=65536) as w:
     k = 0
     while True:
-        for _ in range(rng.randrange(400)):
+        for _ in range(rng.randrange(1, 400)):
             w.write_row((k, k / 4, f"row {{k}}", k % 2 == 1))
             k += 1
         w.flush()
