@@ -247,8 +247,8 @@ class Reader:
             ValueError: The reader is closed.
         """
         values = self._native.header()
-        flags = {name: bool(values.pop(name)) for name in ("has_producer", "closed")}
-        return RingInfo(**values, **flags)
+        has_producer, closed = bool(values.pop("has_producer")), bool(values.pop("closed"))
+        return RingInfo(has_producer=has_producer, closed=closed, **values)
 
     def close(self) -> None:
         """Let go of the file. Closing again does nothing."""

@@ -42,7 +42,7 @@ COMMANDS: dict[str, Entry] = {
     "simulate": Entry("tapeline.cli.simulate:simulate", "Send test streams, with faults that are accounted for."),
     "demo": Entry("tapeline.cli.demo:demo", "Record four faulty radar streams and account for every byte."),
     "info": Entry("tapeline.cli.recording:info", "Say what a recording or file holds."),
-    "cat": Entry("tapeline.cli.recording:cat", "Print the frames of a recording or .dat file."),
+    "cat": Entry("tapeline.cli.recording:cat", "Print the frames or register packets of a recording, .dat or .pkt file."),
     "convert": Entry("tapeline.cli.convert:convert", "Convert a table or recording between file formats."),
     "verify": Entry("tapeline.cli.recording:verify", "Check digests, CRCs, sequences and the ledger of a recording."),
     "repair": Entry("tapeline.cli.repair:repair", "Recover a recording after a crash."),
