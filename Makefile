@@ -67,6 +67,7 @@ bench: build ## measure recording against minimal rivals; fails below a floor
 
 bench-smoke: build ## the same, small and lax: do inputs, outputs and ratios work
 	$(PY) benches/bench_record.py --smoke
+	$(PY) benches/bench_tools.py --smoke
 
 loom: ## model-check the ring
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p tapeline-ring --release --test loom

@@ -12,7 +12,9 @@ use tapeline_bcsv::{Column, ColumnType, MAX_STRING_BYTES, StringColumn};
 use crate::columns;
 use crate::error::{Error, ErrorKind, Result};
 use crate::infer::{EmptyCells, Summary, Types};
-use crate::number::{Decimal, POWERS_OF_TEN, decimal, double, float, special, up_to_eight};
+use crate::number::{
+    Decimal, POWERS_OF_TEN, decimal, decimal_inline, double, float, special, up_to_eight,
+};
 use crate::records::{self, Next};
 use crate::sniff::Dialect;
 
@@ -260,7 +262,7 @@ fn quick(slot: &mut Slot, bytes: &[u8], at: usize, delimiter: u8, point: u8) -> 
         Column::Int32(values) => whole!(values, i32),
         Column::Int64(values) => whole!(values, i64),
         Column::Float(values) => {
-            let (found, len) = decimal(rest, point)?;
+            let (found, len) = decimal_inline(rest, point)?;
             if !ends(rest, len, delimiter) || (found.integer && !found.fits_f32()) {
                 return None;
             }
@@ -272,7 +274,7 @@ fn quick(slot: &mut Slot, bytes: &[u8], at: usize, delimiter: u8, point: u8) -> 
             Some(at + len)
         }
         Column::Double(values) => {
-            let (found, len) = decimal(rest, point)?;
+            let (found, len) = decimal_inline(rest, point)?;
             if !ends(rest, len, delimiter) || (found.integer && !found.fits_f64()) {
                 return None;
             }

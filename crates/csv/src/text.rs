@@ -220,7 +220,7 @@ impl TextWriter {
     #[inline]
     fn plain(&self, text: &[u8], out: &mut Vec<u8>) {
         let from = out.len();
-        out.extend_from_slice(text);
+        append(text, out);
         if self.point != b'.' {
             let written = out.get_mut(from..).unwrap_or_default();
             if let Some(point) = written.iter_mut().find(|byte| **byte == b'.') {
@@ -275,7 +275,7 @@ impl TextWriter {
                 .unwrap_or(false)
         };
         let from = out.len();
-        out.extend_from_slice(text);
+        append(text, out);
         // A byte order mark at the start of the text would be taken for one.
         let quoted = text.iter().any(special)
             || (text.is_empty() && self.alone)
@@ -300,14 +300,38 @@ struct Numbers {
 }
 
 /// Append a whole number: blocks of eight digits, each made at once, without a loop over digits.
-#[inline]
+#[inline(always)]
 fn whole(value: u64, out: &mut Vec<u8>) {
-    const BLOCK: u64 = 100_000_000;
-    if value >= BLOCK {
-        whole(value / BLOCK, out);
-        out.extend_from_slice(&(eight_digits(value % BLOCK) | 0x3030_3030_3030_3030).to_le_bytes());
-        return;
+    if value < BLOCK {
+        first_block(value, out);
+    } else {
+        blocks(value, out);
     }
+}
+
+const BLOCK: u64 = 100_000_000;
+
+#[inline(never)]
+fn blocks(value: u64, out: &mut Vec<u8>) {
+    let (high, low) = (value / BLOCK, value % BLOCK);
+    if high < BLOCK {
+        first_block(high, out);
+    } else {
+        first_block(high / BLOCK, out);
+        next_block(high % BLOCK, out);
+    }
+    next_block(low, out);
+}
+
+/// All eight digits.
+#[inline(always)]
+fn next_block(value: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(eight_digits(value) | 0x3030_3030_3030_3030).to_le_bytes());
+}
+
+/// Without zeros in front.
+#[inline(always)]
+fn first_block(value: u64, out: &mut Vec<u8>) {
     let digits = eight_digits(value);
     // The lowest byte is the first digit; the last one is written even if it is 0.
     let zeros = (digits | 1 << 56).trailing_zeros() / 8;
@@ -315,6 +339,30 @@ fn whole(value: u64, out: &mut Vec<u8>) {
     let shown = (digits | 0x3030_3030_3030_3030) >> (8 * zeros);
     out.extend_from_slice(&shown.to_le_bytes());
     out.truncate(end);
+}
+
+/// Append some bytes; up to 32 of them as two overlapping pieces of fixed size, which needs no call.
+#[inline(always)]
+fn append(bytes: &[u8], out: &mut Vec<u8>) {
+    macro_rules! two_pieces {
+        ($size:literal) => {
+            if let (Some(first), Some(last)) =
+                (bytes.first_chunk::<$size>(), bytes.last_chunk::<$size>())
+            {
+                let end = out.len() + bytes.len() - $size;
+                out.extend_from_slice(first);
+                out.truncate(end);
+                out.extend_from_slice(last);
+            }
+        };
+    }
+    match bytes.len() {
+        0..4 => bytes.iter().for_each(|byte| out.push(*byte)),
+        4..8 => two_pieces!(4),
+        8..16 => two_pieces!(8),
+        16..=32 => two_pieces!(16),
+        _ => out.extend_from_slice(bytes),
+    }
 }
 
 /// The digits of a number below 10^8 as bytes, the first in the lowest.
