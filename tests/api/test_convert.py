@@ -297,6 +297,17 @@ def test_frames_become_rows(tmp_path):
     assert (tmp_path / "few.csv").read_text() == "sequence\n3\n4\n"
 
 
+def test_register_packets_become_a_row_per_register(tmp_path):
+    packets = [wire.encode_packet([10, 11], [n, 2 * n], timestamp_us=1000 + n, src_id=3, seq=n) for n in range(4)]
+    (tmp_path / "rack.pkt").write_bytes(b"".join(packets))
+    for end in ("bcsv", "csv", "parquet", "jsonl"):
+        assert tapeline.convert(tmp_path / "rack.pkt", tmp_path / f"o.{end}").rows == 8
+    found = cells(tmp_path / "o.bcsv")
+    assert found["timestamp_us"] == [1000 + n for n in range(4) for _ in range(2)]
+    assert found["value"] == [value for n in range(4) for value in (n, 2 * n)]
+    assert pyarrow.parquet.read_table(tmp_path / "o.parquet")["offset"].to_pylist() == [10, 11] * 4
+
+
 def test_a_damaged_file_stops_or_is_reported(tmp_path):
     bcsv.write_table({"n": np.arange(400_000)}, tmp_path / "t.bcsv", file_codec="packet", packet_bytes=65_536)
     data = bytearray((tmp_path / "t.bcsv").read_bytes())
