@@ -222,7 +222,7 @@ fn double_of_many_digits(decimal: &Decimal) -> Option<(f64, bool)> {
         (digits, off) = (digits + 1, off + unit);
     }
     // A tie, or over the edge to another exponent.
-    if 2 * off.abs() >= unit || digits < 1 << 52 || digits >= 1 << 53 {
+    if 2 * off.abs() >= unit || !(1 << 52..1 << 53).contains(&digits) {
         return None;
     }
     // Half a unit of the last digit; digits that end with zeros are given another chance.
