@@ -2,7 +2,7 @@
 //!
 //! A packet needs nothing of the one before it, so jobs are independent; only their places in the file depend on
 //! each other. A job that is done waits for its turn to learn its offset, and stores its bytes itself. Packets are
-//! smaller than the packet size allows (about 1 MiB), so that small tables split too and single rows are found fast.
+//! smaller than the packet size allows (from 1 MiB), so that small tables split too and single rows are found fast.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,8 +18,11 @@ use crate::schema::{ColumnType, Layout};
 use crate::storage::{StoredFile, write_fully};
 use crate::view::{BatchView, ColumnView, Scatter, ViewStrings};
 
-/// Uncompressed bytes that a job should have.
+/// Uncompressed bytes that a job has at least.
 const JOB_BYTES: usize = 1 << 20;
+/// Jobs of a large batch: with more rows jobs become larger, up to the packet size, for every packet costs: its first
+/// row in full, a new LZ4 window, arrays of its own when it is read.
+const JOBS: usize = 16;
 /// And the bytes of its rows in memory at most.
 const JOB_FLAT_BYTES: usize = 8 << 20;
 /// Rows coded to find out how long they become.
@@ -82,7 +85,8 @@ impl Bulk<'_> {
             encoder.append(&mut framer, self.batch, 1, trial - 1)?;
             row_bytes = ((framer.out.len() - first) / (trial - 1)).max(1);
         }
-        let rows = JOB_BYTES.min(self.packet_bytes()) / row_bytes;
+        let share = self.batch.rows * row_bytes / JOBS;
+        let rows = share.max(JOB_BYTES).min(self.packet_bytes()) / row_bytes;
         Ok(rows.min(JOB_FLAT_BYTES / flat).clamp(8, 1 << 20))
     }
 

@@ -47,6 +47,21 @@ pub(crate) struct Checkpoint {
     pub history: Vec<u8>,
 }
 
+/// A place between two rows of an open unit, to go back to.
+pub(crate) struct Mark {
+    /// Rows of the unit before it.
+    pub row: u64,
+    at: usize,
+    checkpoint: Checkpoint,
+}
+
+impl Mark {
+    /// Bytes in memory.
+    pub(crate) fn held_bytes(&self) -> usize {
+        size_of::<Self>() + self.checkpoint.decoder.held_bytes() + self.checkpoint.history.len()
+    }
+}
+
 /// A packet, or a piece of a stream.
 #[derive(Clone)]
 pub(crate) struct Unit {
@@ -57,7 +72,7 @@ pub(crate) struct Unit {
     pub checkpoint: Option<Arc<Checkpoint>>,
 }
 
-/// Rows found at a time.
+/// Rows found at a time, unless told otherwise.
 const PIECE_ROWS: usize = 8192;
 /// Plaintext of linked LZ4 blocks decoded at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -91,6 +106,7 @@ pub(crate) struct Cursor {
     finished: bool,
     /// Rows decoded or skipped in the open unit.
     done: u64,
+    piece_rows: usize,
 }
 
 impl Cursor {
@@ -109,7 +125,13 @@ impl Cursor {
             unit_offset: 0,
             finished: true,
             done: 0,
+            piece_rows: PIECE_ROWS,
         }
+    }
+
+    /// Find fewer rows at a time, for more marks.
+    pub(crate) fn find_rows_at_a_time(&mut self, rows: usize) {
+        self.piece_rows = rows;
     }
 
     /// Read and verify a unit, and stand before its first row.
@@ -235,7 +257,7 @@ impl Cursor {
                     self.stored.bytes()
                 };
                 let framed = bytes.get(..self.end).unwrap_or_default();
-                let end = walk(framed, &mut self.at, PIECE_ROWS, &mut self.rows)?;
+                let end = walk(framed, &mut self.at, self.piece_rows, &mut self.rows)?;
                 self.ended(end)?;
             }
             (false, _) => self.refill_stream()?,
@@ -261,7 +283,7 @@ impl Cursor {
 
     fn refill_linked(&mut self) -> Result<()> {
         self.make_room();
-        while self.rows.len() < PIECE_ROWS && self.plain.len() < PIECE_BYTES + WINDOW_BYTES {
+        while self.rows.len() < self.piece_rows && self.plain.len() < PIECE_BYTES + WINDOW_BYTES {
             self.blocks.clear();
             let framed = self.stored.bytes().get(..self.end).unwrap_or_default();
             let end = walk(framed, &mut self.at, 64, &mut self.blocks)?;
@@ -294,7 +316,7 @@ impl Cursor {
             self.make_room();
         }
         let bytes = self.stored.bytes();
-        while self.rows.len() < PIECE_ROWS && self.plain.len() < PIECE_BYTES + WINDOW_BYTES {
+        while self.rows.len() < self.piece_rows && self.plain.len() < PIECE_BYTES + WINDOW_BYTES {
             if self.at >= self.end {
                 self.finished = true;
                 break;
@@ -439,6 +461,55 @@ impl Cursor {
             Vec::new()
         };
         Checkpoint { decoder, history }
+    }
+
+    /// Rows found and not yet passed.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.rows.len().saturating_sub(self.next) as u64
+    }
+
+    /// This place. No rows are waiting.
+    pub(crate) fn mark(&mut self) -> Mark {
+        debug_assert_eq!(self.waiting(), 0);
+        Mark {
+            row: self.done,
+            at: self.at,
+            checkpoint: self.checkpoint(),
+        }
+    }
+
+    /// Go to a mark of the open unit.
+    pub(crate) fn go_back(&mut self, mark: &Mark) {
+        self.decoder.clone_from(&mark.checkpoint.decoder);
+        if self.kind == Plain::Linked {
+            self.plain.clear();
+            self.plain.extend_from_slice(&mark.checkpoint.history);
+        }
+        self.rows.clear();
+        (self.next, self.at, self.done) = (0, mark.at, mark.row);
+        self.finished = false;
+    }
+
+    /// Bytes in memory.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.stored.held_bytes() + self.plain.capacity() + 8 * self.rows.capacity()
+    }
+
+    /// Use a buffer for the next unit if it is the larger one.
+    pub(crate) fn lend_stored(&mut self, spare: &mut Buffer) {
+        if spare.held_bytes() > self.stored.held_bytes() {
+            std::mem::swap(&mut self.stored, spare);
+        }
+    }
+
+    /// Give up the stored bytes if the open unit does not need them any more.
+    pub(crate) fn return_stored(&mut self, spare: &mut Buffer) {
+        if self.kind == Plain::Batch {
+            let stored = std::mem::take(&mut self.stored);
+            if stored.held_bytes() > spare.held_bytes() {
+                *spare = stored;
+            }
+        }
     }
 }
 

@@ -462,10 +462,15 @@ impl Core {
                 row_bytes,
             }));
         }
+        let as_it_is = self.packed.packed_is_image();
         for row in rows.chunks_exact(row_bytes) {
             self.make_ready()?;
-            self.packed.fill_packed(row)?;
-            self.coder.encode(&self.packed)?;
+            if as_it_is {
+                self.coder.encode_image(row, &self.packed, 0)?;
+            } else {
+                self.packed.fill_packed(row)?;
+                self.coder.encode(&self.packed)?;
+            }
         }
         self.waiting_since.get_or_insert_with(Instant::now);
         Ok(rows.len() / row_bytes)

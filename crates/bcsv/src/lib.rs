@@ -49,6 +49,7 @@ mod header;
 mod index;
 mod limits;
 mod packet;
+mod random;
 mod reader;
 mod recover;
 mod row;

@@ -28,6 +28,9 @@ pub struct Limits {
     /// Bytes of one whole-table read without its strings. `None`: 256 MiB and 1,024 for each byte of the file, for
     /// rows that only repeat take a byte or less in a file.
     pub table_bytes: Option<u64>,
+    /// Bytes of verified packets that [`crate::Reader::row`] keeps for the next row. The packet of the last row is
+    /// always kept.
+    pub cache_bytes: u64,
 }
 
 impl Default for Limits {
@@ -35,6 +38,7 @@ impl Default for Limits {
         Self {
             packet_bytes: 256 << 20,
             table_bytes: None,
+            cache_bytes: 256 << 20,
         }
     }
 }

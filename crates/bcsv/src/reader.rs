@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::Header;
 use crate::index::{Index, header_agrees, headers_agree, packet_index, read_footer, scan_packets};
 use crate::limits::Limits;
+use crate::random::Rows;
 use crate::row::tile::Gather;
 use crate::scan_stream::StreamScan;
 use crate::schema::{Layout, Schema};
@@ -86,13 +87,8 @@ struct Shared {
     facts: Arc<FileFacts>,
     options: ReadOptions,
     state: Mutex<State>,
-    /// Buffers of the last single-row access.
-    spare: Mutex<Option<Box<OneRow>>>,
-}
-
-struct OneRow {
-    cursor: Cursor,
-    gather: Gather,
+    /// Packets of single-row access.
+    rows: Mutex<Rows>,
 }
 
 #[derive(Default)]
@@ -130,13 +126,13 @@ impl Reader {
             body_at,
             limits: options.limits,
         });
-        let (state, spare) = Default::default();
+        let (state, rows) = Default::default();
         let reader = Self {
             shared: Arc::new(Shared {
                 facts,
                 options,
                 state,
-                spare,
+                rows,
             }),
         };
         // A usable footer makes the index almost free; anything else waits until it is needed.
@@ -381,6 +377,9 @@ impl Reader {
 
     /// One row as a batch of one row.
     ///
+    /// Packets stay in memory, verified, up to [`Limits::cache_bytes`], with places to start decoding from every
+    /// thousand rows or less, so that the next row of a packet costs far less than the first.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::RowOutOfRange`], [`ErrorKind::RowsMissing`] for a row in a gap, and what is wrong with its packet.
@@ -404,38 +403,18 @@ impl Reader {
             })
         })?;
         let facts = &self.shared.facts;
-        let spare = self
-            .shared
-            .spare
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let mut work = spare.unwrap_or_else(|| {
-            let gather = Gather::new(
-                &facts.header.schema,
-                &facts.layout,
-                facts.header.row_codec(),
-                None,
-            );
-            Box::new(OneRow {
-                cursor: Cursor::new(Arc::clone(facts)),
-                gather,
-            })
-        });
-        let piece = Piece {
-            unit: number,
-            skip: row - unit.first_row,
-            take: 1,
+        let rows = || {
+            self.shared
+                .rows
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
         };
-        let batch = work
-            .cursor
-            .read(unit, &piece, &mut work.gather)
+        // Not locked while it works, so that several threads can read rows; on an error the packet is dropped.
+        let mut kept = rows().take(facts, unit);
+        let batch = kept
+            .row(unit, row - unit.first_row)
             .map_err(|error| place(error, number, unit))?;
-        *self
-            .shared
-            .spare
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(work);
+        rows().put(kept, facts.limits.cache_bytes);
         Ok(batch)
     }
 

@@ -56,6 +56,9 @@ impl ReadAt for Vec<u8> {
     }
 }
 
+/// Room behind large contents of a [`Buffer`].
+const SLACK_BYTES: usize = 64 << 10;
+
 /// A buffer that is filled again and again; it grows, but is zeroed only where it has never been used.
 #[derive(Default)]
 pub(crate) struct Buffer {
@@ -69,12 +72,19 @@ impl Buffer {
         self.bytes.get(..self.filled).unwrap_or_default()
     }
 
+    /// Bytes in memory.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Read up to `len` bytes from `offset` on; fewer only at the end of the source.
     pub(crate) fn fill(&mut self, source: &dyn ReadAt, offset: u64, len: usize) -> Result<&[u8]> {
         self.filled = 0;
         if self.bytes.len() < len {
             self.bytes = Vec::new();
-            self.bytes = vec![0; len];
+            // Packets of a file differ by a row: the next one should fit.
+            let slack = if len > SLACK_BYTES { SLACK_BYTES } else { 0 };
+            self.bytes = vec![0; len + slack];
         }
         while let Some(room) = self
             .bytes

@@ -69,6 +69,8 @@ pub struct RowBuffer {
     image: Vec<u8>,
     strings: Vec<(usize, usize)>,
     text: Vec<u8>,
+    /// Runs of numbers that lie together in a packed row and in the image: place in each, and bytes.
+    packed_runs: Arc<[(usize, usize, usize)]>,
 }
 
 macro_rules! number_setter {
@@ -99,6 +101,7 @@ impl RowBuffer {
             image: vec![0; layout.image_bytes],
             strings: vec![(0, 0); layout.strings],
             text: Vec::new(),
+            packed_runs: packed_runs(&layout),
             layout: Arc::new(layout),
         }
     }
@@ -222,12 +225,19 @@ impl RowBuffer {
                 row_bytes,
             }));
         }
-        // Neighbours in both orders are copied together.
-        self.image
-            .iter_mut()
-            .take(self.layout.bool_bytes())
-            .for_each(|byte| *byte = 0);
-        let (mut next, mut from, mut start, mut end) = (0, 0, 0, 0);
+        for (from, to, bytes) in self.packed_runs.iter() {
+            copy(&mut self.image, row, *to, *from, *bytes);
+        }
+        if self.layout.bools > 0 {
+            self.fill_packed_bools(row);
+        }
+        Ok(())
+    }
+
+    fn fill_packed_bools(&mut self, row: &[u8]) {
+        let bools = self.layout.bool_bytes();
+        self.image.iter_mut().take(bools).for_each(|byte| *byte = 0);
+        let mut next = 0;
         for slot in &self.layout.slots {
             match *slot {
                 Slot::Bool(i) => {
@@ -237,19 +247,16 @@ impl RowBuffer {
                     }
                     next += 1;
                 }
-                Slot::Number { at, width, .. } => {
-                    if at != end || from + (end - start) != next {
-                        copy(&mut self.image, row, start, from, end - start);
-                        (from, start) = (next, at);
-                    }
-                    end = at + width;
-                    next += width;
-                }
+                Slot::Number { width, .. } => next += width,
                 Slot::String(_) => {}
             }
         }
-        copy(&mut self.image, row, start, from, end - start);
-        Ok(())
+    }
+
+    /// Whether a packed row is an image as it is.
+    pub(crate) fn packed_is_image(&self) -> bool {
+        self.packed_bytes() == Some(self.image.len())
+            && matches!(*self.packed_runs, [(0, 0, bytes)] if bytes == self.image.len())
     }
 
     pub(crate) fn image(&self) -> &[u8] {
@@ -278,6 +285,27 @@ impl RowBuffer {
             }),
         }
     }
+}
+
+fn packed_runs(layout: &Layout) -> Arc<[(usize, usize, usize)]> {
+    let mut runs: Vec<(usize, usize, usize)> = Vec::new();
+    let mut next = 0;
+    for slot in &layout.slots {
+        match *slot {
+            Slot::Bool(_) => next += 1,
+            Slot::Number { at, width, .. } => {
+                match runs.last_mut() {
+                    Some((from, to, bytes)) if *from + *bytes == next && *to + *bytes == at => {
+                        *bytes += width;
+                    }
+                    _ => runs.push((next, at, width)),
+                }
+                next += width;
+            }
+            Slot::String(_) => {}
+        }
+    }
+    runs.into()
 }
 
 fn copy(to: &mut [u8], from: &[u8], to_at: usize, from_at: usize, bytes: usize) {

@@ -8,7 +8,7 @@ use crate::file::Framer;
 use crate::file::packet_lz4_batch::Sealer;
 use crate::header::{FileCodec, FormatVersion, Header, RowCodec};
 use crate::limits::MAX_ROW_BYTES;
-use crate::row::RowEncoder;
+use crate::row::{RowEncoder, RowStrings};
 use crate::schema::{Layout, Schema};
 use crate::value::{RowBuffer, Value};
 
@@ -213,18 +213,28 @@ impl RowCoder {
                 found: row.columns(),
             }));
         }
+        self.encode_image(row.image(), row, row.string_bytes())
+    }
+
+    /// As [`RowCoder::encode`], for an image and strings that fit the schema.
+    #[inline]
+    pub(crate) fn encode_image(
+        &mut self,
+        image: &[u8],
+        strings: &impl RowStrings,
+        string_bytes: usize,
+    ) -> Result<()> {
         if !self.framer.is_open() && self.framer.restarts() {
             self.encoder.restart();
         }
         self.scratch.clear();
         // Only a row near the limit can be refused once it is encoded; then the codec's memory must be put back.
-        let string_bytes = row.string_bytes();
         if tapeline_lz4::bound(self.encoder.bound(string_bytes)) <= MAX_ROW_BYTES {
-            self.encoder.encode(row.image(), row, &mut self.scratch);
+            self.encoder.encode(image, strings, &mut self.scratch);
             return self.framer.append(&self.scratch);
         }
         let before = self.encoder.clone();
-        self.encoder.encode(row.image(), row, &mut self.scratch);
+        self.encoder.encode(image, strings, &mut self.scratch);
         let result = self.framer.append(&self.scratch);
         if result.is_err() {
             self.encoder = before;
