@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 ADDRESS_SPACE = 3 << 30
 PATIENCE_S = 20.0
+START_S = 300.0
 SEEDS_PER_PAIR = 2
 ROWS = 40
 
@@ -382,7 +383,7 @@ def campaign(target: str, first: int, inputs: int, jobs: int, seed: int) -> int:
             number = struct.unpack_from("<q", progress, 8 * place)[0]
             if number != before:
                 running[place] = (process, number, time.monotonic())
-            if process.is_alive() and time.monotonic() - since < PATIENCE_S:
+            if process.is_alive() and time.monotonic() - since < (START_S if number == -2 else PATIENCE_S):
                 continue
             how = "hangs" if process.is_alive() else f"dies with {process.exitcode}"
             process.kill()

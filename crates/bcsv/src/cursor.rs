@@ -352,6 +352,22 @@ impl Cursor {
     ///
     /// Corrupt rows.
     pub(crate) fn skip(&mut self, count: u64) -> Result<u64> {
+        // Flat rows stand alone; the others build on the rows before.
+        let alone =
+            self.facts.header.row_codec() == RowCodec::Flat && self.facts.layout.columns() > 0;
+        self.pass(count, !alone)
+    }
+
+    /// [`Cursor::skip`], looking into every row; [`Cursor::done`] says how many were good.
+    ///
+    /// # Errors
+    ///
+    /// Corrupt rows.
+    pub(crate) fn check(&mut self, count: u64) -> Result<u64> {
+        self.pass(count, true)
+    }
+
+    fn pass(&mut self, count: u64, decode: bool) -> Result<u64> {
         let mut skipped = 0;
         while skipped < count {
             if self.next >= self.rows.len() && !self.refill().map_err(|error| self.place(error))? {
@@ -361,16 +377,18 @@ impl Cursor {
             let taken = waiting
                 .len()
                 .min(usize::try_from(count - skipped).unwrap_or(usize::MAX));
-            // Flat rows stand alone; the others build on the rows before.
-            if self.facts.header.row_codec() != RowCodec::Flat || self.facts.layout.columns() == 0 {
+            if decode {
                 let plain = if self.kind == Plain::Stored {
                     self.stored.bytes()
                 } else {
                     &self.plain
                 };
-                for (start, end) in waiting.iter().take(taken) {
+                for (number, (start, end)) in waiting.iter().take(taken).enumerate() {
                     let decoded = self.decoder.decode(plain, *start as usize, *end as usize);
-                    decoded.map_err(|error| error.at(self.unit_offset))?;
+                    if let Err(error) = decoded {
+                        self.done += number as u64;
+                        return Err(error.at(self.unit_offset));
+                    }
                 }
             }
             self.next += taken;

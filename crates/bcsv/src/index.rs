@@ -131,6 +131,9 @@ pub(crate) fn read_footer(facts: &FileFacts, size: u64) -> Result<Option<(u64, F
     Ok(footer.map(|footer| (start, footer)))
 }
 
+/// Most that the terminator of an empty packet takes as LZ4.
+const EMPTY_BATCH_BYTES: u64 = 16;
+
 /// Believe a footer whose entries can all be true.
 fn trusted(facts: &FileFacts, start: u64, footer: &Footer) -> Option<Index> {
     let mut units = Vec::with_capacity(footer.entries.len());
@@ -155,6 +158,10 @@ fn trusted(facts: &FileFacts, start: u64, footer: &Footer) -> Option<Index> {
         let rows = next_row.checked_sub(entry.first_row)?;
         // A row takes a byte at least, which LZ4 may shrink 255 times.
         if bytes < smallest as u64 || rows > bytes.saturating_mul(255) {
+            return None;
+        }
+        // Nor are there rows in a packet that is said to have none: nobody would look.
+        if rows == 0 && bytes > smallest as u64 + EMPTY_BATCH_BYTES {
             return None;
         }
         units.push(Unit {

@@ -101,7 +101,7 @@ impl StreamScan {
                     rows,
                     checkpoint: self.checkpoint.clone(),
                 };
-                if let Some(error) = self.advance(&unit, index)? {
+                if let Some(error) = self.advance(facts, &unit, index)? {
                     fault = Some(error);
                     bad_row = None;
                 }
@@ -145,8 +145,13 @@ impl StreamScan {
     }
 
     /// Take a piece into the index, decoding it if later pieces build on it. A row whose bytes are wrong in
-    /// spite of a good hash ends the piece and is returned.
-    fn advance(&mut self, unit: &Unit, index: &mut Index) -> Result<Option<Error>> {
+    /// spite of a good hash (rows were taken out before it) ends the piece; the error is returned.
+    fn advance(
+        &mut self,
+        facts: &FileFacts,
+        unit: &Unit,
+        index: &mut Index,
+    ) -> Result<Option<Error>> {
         if self.checkpoint.is_none() {
             index.rows += unit.rows;
             index.end = unit.end;
@@ -156,10 +161,14 @@ impl StreamScan {
         let decoded = self
             .cursor
             .open(unit)
-            .and_then(|()| self.cursor.skip(unit.rows));
+            .and_then(|()| self.cursor.check(unit.rows));
         if let Err(error) = decoded {
             if error.io_error().is_some() {
                 return Err(error);
+            }
+            let good = self.good_part(facts, unit, self.cursor.done());
+            if good.rows > 0 && good.rows < unit.rows {
+                self.advance(facts, &good, index)?;
             }
             return Ok(Some(error));
         }
@@ -168,6 +177,24 @@ impl StreamScan {
         index.units.push(unit.clone());
         self.checkpoint = Some(Arc::new(self.cursor.checkpoint()));
         Ok(None)
+    }
+
+    /// The first `rows` rows of the piece that was scanned last.
+    fn good_part(&self, facts: &FileFacts, unit: &Unit, rows: u64) -> Unit {
+        let bytes = self.buffer.bytes();
+        let (mut at, mut found) = (0, 0);
+        while found < rows {
+            let Ok(StreamRow::Whole { next, .. }) = stream_row(bytes, at, facts) else {
+                break;
+            };
+            at = next;
+            found += 1;
+        }
+        Unit {
+            end: unit.offset + at as u64,
+            rows: found,
+            ..unit.clone()
+        }
     }
 
     /// What a decoder knows behind the last piece.
