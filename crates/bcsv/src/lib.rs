@@ -70,7 +70,7 @@ pub use footer::IndexEntry;
 pub use header::{FileCodec, FormatVersion, Header, RowCodec};
 pub use limits::{Limits, MAX_COLUMNS, MAX_ROW_BYTES, MAX_STRING_BYTES};
 pub use reader::{Batches, OnCorrupt, PacketInfo, Poll, ReadOptions, Reader, Selection};
-pub use recover::{Problem, Report, repair, validate, validate_reader};
+pub use recover::{Depth, Problem, Report, repair, validate, validate_reader, validate_to};
 pub use schema::{ColumnSpec, ColumnType, Schema};
 pub use source::ReadAt;
 pub use storage::{Disk, Storage, StoredFile};

@@ -9,9 +9,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::footer::{Footer, IndexEntry};
 use crate::index::Index;
 use crate::limits::Limits;
-use crate::packet::{HEADER_BYTES, encode_header};
+use crate::packet::{HEADER_BYTES, decode_header, encode_header};
 use crate::reader::{OnCorrupt, ReadOptions, Reader};
 use crate::row::tile::Gather;
+use crate::source::Buffer;
 use crate::storage::{Disk, Storage, StoredFile, write_fully};
 
 /// Something wrong with a file.
@@ -86,18 +87,39 @@ impl Report {
     }
 }
 
+/// How much of a file [`validate_to`] looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Depth {
+    /// Header, footer, index and packet headers; rows count as readable though nothing behind a header was looked at.
+    Headers,
+    /// Every checksum as well, and the length of every row.
+    Checksums,
+    /// Every row decoded, too.
+    #[default]
+    Rows,
+}
+
 /// Read everything and say what is wrong. Memory: one packet.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::Io`], and whatever keeps the header from being read.
 pub fn validate(path: impl AsRef<Path>, limits: Limits) -> Result<Report> {
+    validate_to(path, limits, Depth::Rows)
+}
+
+/// [`validate`], as far as `depth` says.
+///
+/// # Errors
+///
+/// As [`validate`].
+pub fn validate_to(path: impl AsRef<Path>, limits: Limits, depth: Depth) -> Result<Report> {
     let options = ReadOptions {
         on_corrupt: OnCorrupt::Skip,
         limits,
         ..ReadOptions::default()
     };
-    validate_reader(&Reader::open(path, options)?)
+    walk(&Reader::open(path, options)?, depth, |_, _, _| Ok(()))
 }
 
 /// [`validate`] for a file that is open with [`OnCorrupt::Skip`].
@@ -106,11 +128,15 @@ pub fn validate(path: impl AsRef<Path>, limits: Limits) -> Result<Report> {
 ///
 /// [`ErrorKind::Io`].
 pub fn validate_reader(reader: &Reader) -> Result<Report> {
-    walk(reader, |_, _, _| Ok(()))
+    walk(reader, Depth::Rows, |_, _, _| Ok(()))
 }
 
 /// Verify every unit, handing good ones to `keep` (the unit, its bytes, its rows).
-fn walk(reader: &Reader, mut keep: impl FnMut(&Unit, &[u8], u64) -> Result<()>) -> Result<Report> {
+fn walk(
+    reader: &Reader,
+    depth: Depth,
+    mut keep: impl FnMut(&Unit, &[u8], u64) -> Result<()>,
+) -> Result<Report> {
     let index = reader.index()?;
     let facts = reader.facts();
     let mut report = Report {
@@ -126,7 +152,12 @@ fn walk(reader: &Reader, mut keep: impl FnMut(&Unit, &[u8], u64) -> Result<()>) 
         None,
     );
     for (number, unit) in index.units.iter().enumerate() {
-        match verify(&mut cursor, &mut gather, unit) {
+        let verified = match depth {
+            Depth::Headers => header_agrees(facts, unit),
+            Depth::Checksums => measure(&mut cursor, unit),
+            Depth::Rows => verify(&mut cursor, &mut gather, unit),
+        };
+        match verified {
             Ok(rows) => {
                 keep(unit, cursor.stored_bytes(), rows)?;
                 report.rows_readable += rows;
@@ -164,10 +195,40 @@ fn verify(cursor: &mut Cursor, gather: &mut Gather, unit: &Unit) -> Result<u64> 
             break;
         }
     }
-    let found = unit.first_row + cursor.done();
+    all_rows(unit, cursor.done())
+}
+
+/// Verify the checksum of a unit and the length of its rows, without decoding them; returns how many.
+fn measure(cursor: &mut Cursor, unit: &Unit) -> Result<u64> {
+    cursor.open(unit)?;
+    let rows = cursor.skip_framing()?;
+    all_rows(unit, rows)
+}
+
+/// Compare the header of a packet with the index; returns the rows that the index promises.
+fn header_agrees(facts: &FileFacts, unit: &Unit) -> Result<u64> {
+    if !facts.file_codec().has_packets() {
+        return Ok(unit.rows);
+    }
+    let mut buffer = Buffer::default();
+    let fault = |kind| Err(Error::new(kind).at(unit.offset));
+    buffer.fill_exact(&*facts.source, unit.offset, HEADER_BYTES, "a packet header")?;
+    match decode_header(buffer.bytes()) {
+        None => fault(ErrorKind::PacketHeader),
+        Some(found) if found != unit.first_row => fault(ErrorKind::FirstRow {
+            expected: unit.first_row,
+            found,
+        }),
+        Some(_) => Ok(unit.rows),
+    }
+}
+
+/// The rows of a unit, if they are as many as the index says.
+fn all_rows(unit: &Unit, rows: u64) -> Result<u64> {
+    let found = unit.first_row + rows;
     let expected = unit.first_row + unit.rows;
     if found == expected {
-        Ok(cursor.done())
+        Ok(rows)
     } else {
         Err(Error::new(ErrorKind::RowsMissing {
             first: found,
@@ -255,7 +316,7 @@ fn copy(reader: &Reader, file: &dyn StoredFile) -> Result<Report> {
     let packets = reader.header().file_codec().has_packets();
     let mut footer = Footer::default();
     let mut offset = header.len() as u64;
-    let report = walk(reader, |_, bytes, rows| {
+    let report = walk(reader, Depth::Rows, |_, bytes, rows| {
         if packets {
             footer.entries.push(IndexEntry {
                 offset,

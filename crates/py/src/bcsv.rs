@@ -1,7 +1,8 @@
 //! Bindings of `tapeline.bcsv`: registration, and what works on whole files.
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use tapeline_bcsv::{Limits, Report};
+use tapeline_bcsv::{Depth, Limits, Report};
 
 use crate::bcsv_reader::{BcsvBatch, BcsvReader, BcsvRows, BcsvStream};
 use crate::bcsv_writer::{self, BcsvWriter};
@@ -23,8 +24,17 @@ type PyReport = (bool, Option<bool>, Vec<PyProblem>, u64, u64, u64);
 type PyProblem = (String, Option<u64>, Option<(u64, u64)>);
 
 #[pyfunction]
-fn bcsv_validate(py: Python<'_>, path: String) -> PyResult<PyReport> {
-    let report = py.detach(|| tapeline_bcsv::validate(&path, Limits::default()));
+fn bcsv_validate(py: Python<'_>, path: String, depth: &str) -> PyResult<PyReport> {
+    let depth = match depth {
+        "headers" => Depth::Headers,
+        "checksums" => Depth::Checksums,
+        "rows" => Depth::Rows,
+        _ => {
+            let text = format!("depth is {depth:?}; it is \"headers\", \"checksums\" or \"rows\"");
+            return Err(PyValueError::new_err(text));
+        }
+    };
+    let report = py.detach(|| tapeline_bcsv::validate_to(&path, Limits::default(), depth));
     report
         .map(to_python)
         .map_err(|error| errors::bcsv_error(py, &error, &path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -159,13 +159,15 @@ def read_pandas(
     return table.to_pandas()
 
 
-def validate(path: Path) -> Report:
+def validate(path: Path, *, depth: Literal["headers", "checksums", "rows"] = "rows") -> Report:
     """Read a file to its end and say everything that is wrong with it.
 
     Every packet is decompressed, checked against its checksum and decoded, and the footer compared with what was found.
 
     Args:
         path: File to check.
+        depth: `checksums` verifies every checksum and the length of every row, but decodes none; `headers` reads only
+            header, footer, index and packet headers, and takes what lies behind them for readable.
 
     Returns:
         A report: `.ok`, `.problems`, `.rows_readable`, and text for people from `str`.
@@ -175,7 +177,7 @@ def validate(path: Path) -> Report:
     """
     name = os.fspath(path)
     try:
-        return _report(_native.bcsv_validate(name), name)
+        return _report(_native.bcsv_validate(name, depth), name)
     except BcsvError as error:  # not even the header can be read
         return Report(ok=False, problems=[Problem(str(error), getattr(error, "offset", None))], path=name)
 
