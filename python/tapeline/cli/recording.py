@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tapeline.cli._output import Outcome, emit, emit_json, escape, size, table
+from tapeline.cli._tables import text_options
 
 if TYPE_CHECKING:
     from tapeline.recording import Frame, Recording, Stream
@@ -18,12 +19,14 @@ _INFO_EXAMPLES = """\b
 Examples:
   tapeline info run
   tapeline info run/ch0/ch0_000000_20261121T030000.000000Z.dat --json
+  tapeline info run.bcsv --deep
 """
 _CAT_EXAMPLES = """\b
 Examples:
   tapeline cat run --stream ch0 --limit 10
   tapeline cat run --start 2026-11-21T03:00:00Z --stop 2026-11-21T03:00:01Z --json
   tapeline cat capture.dat --payloads > samples.bin
+  tapeline cat run.bcsv --range 1000:2000 --columns time,temp
 """
 _VERIFY_EXAMPLES = """\b
 Examples:
@@ -36,21 +39,27 @@ Examples:
   tapeline plot run --stream ch0 --stream ch1 -o channels.svg --json
 """
 _PATH = click.Path(exists=True)
+_TABLES = (".bcsv", ".csv", ".tsv", ".parquet", ".pq", ".arrow", ".ipc", ".feather", ".arrows")
 # Bytes of a payload shown per line
 _SHOWN_BYTES = 16
 
 
 @click.command(epilog=_INFO_EXAMPLES)
 @click.argument("path", type=_PATH)
+@click.option("--deep", is_flag=True, help="BCSV: read everything; sizes, ratios, statistics per column and packet.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
-def info(path: str, *, as_json: bool) -> Outcome:
+def info(path: str, *, deep: bool, as_json: bool) -> Outcome:
     """Say what a recording or file holds.
 
     PATH is the directory of a recording, a .dat, .pkt or BCSV file. Only the indexes are read; `verify` reads
     the data. A segment without an index that fits is scanned.
     """
     if _is_bcsv(path):
-        return _bcsv_info(path, as_json=as_json)
+        from tapeline.cli.look import bcsv_info
+
+        return bcsv_info(path, deep=deep, as_json=as_json)
+    if deep:
+        raise click.UsageError("--deep is for BCSV files; verify reads all of a recording")
     rec = _open(path)
     facts: dict[str, Any] = {
         "path": str(path),
@@ -73,7 +82,7 @@ def info(path: str, *, as_json: bool) -> Outcome:
 @click.option("--stream", "names", multiple=True, metavar="NAME", help="Only this stream; again for more.")
 @click.option("--start", metavar="TIME", help="First producer time: ISO 8601, or ns since 1970.")
 @click.option("--stop", metavar="TIME", help="Producer time after the last one.")
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N frames of each stream.")
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="At most N frames of each stream, or N rows.")
 @click.option("--payloads", is_flag=True, help="Write the payloads as they are, one after the other.")
 @click.option("--rows", is_flag=True, help="Of register packets print one line per register.")
 @click.option(
@@ -84,7 +93,10 @@ def info(path: str, *, as_json: bool) -> Outcome:
     show_default=True,
     help="Of register packets: lines for people, JSON objects, or CSV.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per frame, the payload in hexadecimal.")
+@click.option("--columns", metavar="NAMES", help="Tables: only these columns, in this order: a,b,c.")
+@click.option("--range", "span", default=":", metavar="START:STOP", help="Tables: only these rows; -100: are the last.")
+@click.option("--skip-damage", is_flag=True, help="BCSV: leave damaged rows out, and say which.")
+@text_options
 def cat(
     path: str,
     *,
@@ -95,14 +107,30 @@ def cat(
     payloads: bool,
     rows: bool,
     form: str,
-    as_json: bool,
+    columns: str | None,
+    span: str,
+    skip_damage: bool,
+    **words: Any,
 ) -> Outcome:
-    """Print the frames or register packets of a recording, .dat or .pkt file.
+    """Print the rows of a table, or the frames or register packets of a recording, .dat or .pkt file.
+
+    Tables (BCSV, CSV, Parquet, Arrow): as a table on a terminal, as CSV elsewhere.
 
     One line per frame: stream, sequence, producer time, stream id, marks (< period start, > period end, L late),
     payload bytes and the first of them. One line per register packet: stream, producer time, command, source, sequence,
     registers; keyframes are left out.
     """
+    as_json = words["as_json"]
+    if _is_table(path):
+        if names or start or stop or payloads:
+            raise click.UsageError("--stream, --start, --stop and --payloads are for recordings")
+        from tapeline.cli.check import row_range
+        from tapeline.cli.look import print_rows
+
+        first, last = row_range(span)
+        if limit is not None:
+            last = first + limit if last is None and (first >= 0 or first + limit < 0) else last
+        return print_rows(path, columns, first, last, words, skip_damage=skip_damage)
     if payloads and as_json:
         raise click.UsageError("--payloads and --json exclude each other")
     for stream in _chosen(_open(path), names):
@@ -312,40 +340,13 @@ def _iso(timestamp_ns: int) -> str:
         return str(timestamp_ns)
 
 
+def _is_table(path: str) -> bool:
+    return path.lower().endswith(_TABLES) or _is_bcsv(path)
+
+
 def _is_bcsv(path: str) -> bool:
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - a device or pipe as well
             return file.read(4) == b"BCSV"
     except IsADirectoryError:
         return False
-
-
-def _bcsv_info(path: str, *, as_json: bool) -> Outcome:
-    facts = _bcsv_facts(path)
-    if as_json:
-        emit_json(facts)
-        return Outcome.DONE
-    columns = facts.pop("columns")
-    emit(table(["fact", "value"], [[name, str(value)] for name, value in facts.items()], left=2))
-    emit("")
-    emit(table(["column", "type"], [[c["name"], c["type"]] for c in columns], left=2))
-    return Outcome.DONE
-
-
-def _bcsv_facts(path: str) -> dict[str, Any]:
-    from tapeline import bcsv
-
-    with bcsv.Reader(path) as reader:
-        header = reader.header
-        return {
-            "path": path,
-            "kind": "bcsv",
-            "version": str(header.version),
-            "created": None if header.created is None else header.created.isoformat(),
-            "row_codec": header.row_codec,
-            "file_codec": header.file_codec,
-            "packet_bytes": header.packet_bytes,
-            "rows": reader.num_rows,
-            "complete": reader.complete,
-            "columns": [{"name": name, "type": kind} for name, kind in reader.columns],
-        }

@@ -1,0 +1,121 @@
+"""`tapeline head`, `tail`, and `cat` and `info` of tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from tapeline.cli._output import Outcome, emit, emit_json, escape, note, size, table
+from tapeline.cli._tables import column_list, show, text_options
+
+_HEAD_EXAMPLES = """\b
+Examples:
+  tapeline head run.bcsv
+  tapeline head -n 100 --columns time,temp run.bcsv --json
+"""
+_TAIL_EXAMPLES = """\b
+Examples:
+  tapeline tail run.bcsv
+  tapeline tail -n 1 --no-header -d ';' run.bcsv
+"""
+
+
+@click.command(epilog=_HEAD_EXAMPLES)
+@click.argument("path", type=click.Path(exists=True, dir_okay=False), metavar="FILE")
+@click.option("-n", "--rows", type=click.IntRange(min=0), default=10, show_default=True, help="How many.")
+@click.option("--columns", metavar="NAMES", help="Only these, in this order: a,b,c.")
+@text_options
+def head(path: str, *, rows: int, columns: str | None, **words: Any) -> Outcome:
+    """Print the first rows of a BCSV file, or of a CSV, Parquet or Arrow file.
+
+    A table on a terminal, CSV elsewhere. Only the packets with these rows are read.
+    """
+    return print_rows(path, columns, 0, rows, words)
+
+
+@click.command(epilog=_TAIL_EXAMPLES)
+@click.argument("path", type=click.Path(exists=True, dir_okay=False), metavar="FILE")
+@click.option("-n", "--rows", type=click.IntRange(min=0), default=10, show_default=True, help="How many.")
+@click.option("--columns", metavar="NAMES", help="Only these, in this order: a,b,c.")
+@text_options
+def tail(path: str, *, rows: int, columns: str | None, **words: Any) -> Outcome:
+    """Print the last rows of a BCSV file, or of a CSV, Parquet or Arrow file.
+
+    As `head`. In a BCSV file without a footer, packet headers are searched for first.
+    """
+    return print_rows(path, columns, -rows, 0 if rows == 0 else None, words)
+
+
+def print_rows(
+    path: str, columns: str | None, start: int, stop: int | None, words: dict[str, Any], *, skip_damage: bool = False
+) -> Outcome:
+    """Print rows of a table; `words` are those of `text_options`."""
+    import pyarrow as pa
+
+    from tapeline.tools.tables import Source, stream_of
+
+    source = Source(path, skip_damage=skip_damage)
+    chosen = column_list(columns)
+    known = source.schema.names
+    for name in chosen or []:
+        if name not in known:
+            raise click.UsageError(f"there is no column {name!r}; there are {', '.join(known)}")
+    schema = source.schema if chosen is None else pa.schema([source.schema.field(name) for name in chosen])
+    show(stream_of(schema, source.scan(chosen, start, stop)), words)
+    for first, last in source.gaps:
+        note(f"rows {first:,} to {last - 1:,} are damaged and were left out")
+    return Outcome.LOSS if source.gaps else Outcome.DONE
+
+
+def bcsv_info(path: str, *, deep: bool, as_json: bool) -> Outcome:
+    """Facts of a BCSV file from its header and footer; with `deep`, of its packets and values too."""
+    from tapeline.tools.facts import deep_facts, facts
+
+    found = facts(path)
+    if deep:
+        found.update(deep_facts(path))
+    if as_json:
+        emit_json(found)
+    else:
+        emit(_text(found))
+    return Outcome.LOSS if deep and found["gaps"] else Outcome.DONE
+
+
+def _text(found: dict[str, Any]) -> str:
+    columns = found["columns"]
+    one = {name: value for name, value in found.items() if not isinstance(value, (list, dict))}
+    lines = [table(["fact", "value"], [[name, _value(name, value)] for name, value in one.items()], left=2), ""]
+    if "min" in (columns[0] if columns else {}):
+        headers = ["column", "type", "min", "max", "mean", "changes", "NaN", "zeros"]
+        keys = ("name", "type", "min", "max", "mean", "changes", "nan", "zeros")
+        lines.append(table(headers, [[_short(column[key]) for key in keys] for column in columns], left=2))
+    else:
+        lines.append(table(["#", "column", "type"], [[i, c["name"], c["type"]] for i, c in enumerate(columns)], left=3))
+    packets = found.get("packets_detail")
+    if packets:
+        keys = ("offset", "first_row", "rows", "bytes", "ratio")
+        lines += ["", table(["byte offset", "first row", "rows", "bytes", "ratio"], [_row(p, keys) for p in packets])]
+    if found.get("gaps"):
+        lines += ["", *(f"rows {first:,} to {stop - 1:,} are damaged" for first, stop in found["gaps"])]
+    return "\n".join(lines)
+
+
+def _row(facts: dict[str, Any], keys: tuple[str, ...]) -> list[Any]:
+    return [_short(facts[key]) for key in keys]
+
+
+def _short(value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str) and len(value) > 24:
+        return escape(value[:21]) + "..."
+    return value
+
+
+def _value(name: str, value: object) -> str:
+    if value is None:
+        return "not known"
+    if name.endswith("bytes") and isinstance(value, int):
+        return f"{value} ({size(value)})"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
