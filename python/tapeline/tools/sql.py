@@ -87,10 +87,10 @@ def query(text: str) -> pa.Table:
 
 
 def run(text: str) -> pa.RecordBatchReader:
-    """`query`, as a stream of batches.
+    """`query`, as a stream of batches; the result, not the input, is held in memory.
 
     Raises:
-        SqlError: DuckDB refused the query; what it finds only while reading the stream stays its own error.
+        SqlError: DuckDB refused the query, or failed at it.
     """
     duckdb = require("duckdb")
     connection = duckdb.connect()
@@ -100,10 +100,13 @@ def run(text: str) -> pa.RecordBatchReader:
         relation = connection.sql(text)
         if relation is None:  # a statement without a result, such as COPY
             return pa.RecordBatchReader.from_batches(pa.schema([]), [])
-        result: pa.RecordBatchReader = relation.to_arrow_reader(65536)
+        # Taken whole: a result that is still streaming when the process ends waits for threads of DuckDB for ever.
+        result: pa.Table = relation.to_arrow_table()
     except duckdb.Error as error:
         raise SqlError(str(error)) from error
-    return result
+    finally:
+        connection.close()
+    return result.to_reader(65536)
 
 
 def names(text: str) -> list[str]:
