@@ -18,7 +18,7 @@ from tapeline.errors import TapelineError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 # A name in single or double quotes; a doubled quote stands for itself
 _QUOTED = re.compile(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -54,7 +54,7 @@ class BcsvDataset(ds.Dataset):  # type: ignore[misc]
         """The columns."""
         return self._schema
 
-    def scanner(self, columns: Sequence[str] | None = None, filter: Any = None, **_options: Any) -> ds.Scanner:  # noqa: A002
+    def scanner(self, columns: Sequence[str] | None = None, filter: Any = None, **_options: Any) -> _Scan:  # noqa: A002, E501
         """A scan of some columns and of the rows that a filter keeps; only what these need is decoded."""
         wanted = self._schema.names if columns is None else list(columns)
         # An expression does not tell its columns; its text names them all, and one too many does no harm.
@@ -62,10 +62,29 @@ class BcsvDataset(ds.Dataset):  # type: ignore[misc]
         needed = [name for name in self._schema.names if name in wanted or (text and name in text)]
         if not needed:  # a count needs rows, and any column has them
             needed = self._schema.names[:1]
-        reader = bcsv.Reader(self._path, threads=self._threads)
-        schema = pa.schema([self._schema.field(name) for name in needed])
-        batches = pa.RecordBatchReader.from_batches(schema, reader.iter_batches(needed))
-        return ds.Scanner.from_batches(batches, columns=wanted, filter=filter)
+        return _Scan(bcsv.Reader(self._path, threads=self._threads), needed, wanted, filter)
+
+
+class _Scan:
+    """What DuckDB needs of a scanner. pyarrow's own reads ahead on threads, on which a scan that is given up hangs."""
+
+    def __init__(self, reader: bcsv.Reader, needed: list[str], wanted: list[str], where: Any) -> None:
+        self._reader = reader
+        self._needed = needed
+        self._wanted = wanted
+        self._where = where
+        self.projected_schema = pa.schema([reader.schema.field(name) for name in wanted])
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        """The rows as a stream; every call starts again."""
+        return pa.RecordBatchReader.from_batches(self.projected_schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        for batch in self._reader.iter_batches(self._needed):
+            table = pa.Table.from_batches([batch])
+            if self._where is not None:
+                table = table.filter(self._where)
+            yield from table.select(self._wanted).to_batches()
 
 
 def query(text: str) -> pa.Table:
@@ -110,9 +129,9 @@ def run(text: str) -> pa.RecordBatchReader:
 
 
 def names(text: str) -> list[str]:
-    """The names of BCSV files in a query, in order.
+    r"""The names of BCSV files in a query, in order.
 
-    >>> names("select 'x' from 'a.bcsv' join \\"b.bcsv\\" using (t) -- not 'c.bcsv'")
+    >>> names("select 'x' from 'a.bcsv' join "b.bcsv" using (t) -- not 'c.bcsv'")
     ['a.bcsv', 'b.bcsv']
     """
     found: dict[str, None] = {}
