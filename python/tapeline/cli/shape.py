@@ -174,11 +174,11 @@ def _plan(source: Any, words: dict[str, Any]) -> dict[str, str]:
             trial = Caster(source.schema, wanted, tolerance=words["tolerance"])
             for _ in trial.run(source.scan()):
                 pass
-            wanted = {n: k for n, k in wanted.items() if not total({0: trial.clamped.get(n, 0) + trial.rounded.get(n, 0)})}
+            wanted = {
+                n: k for n, k in wanted.items() if not total({0: trial.clamped.get(n, 0) + trial.rounded.get(n, 0)})
+            }
     else:
-        found = scan(
-            source.schema, source.scan(), tolerance=words["tolerance"], parse_strings=words["parse_strings"]
-        )
+        found = scan(source.schema, source.scan(), tolerance=words["tolerance"], parse_strings=words["parse_strings"])
         chosen = column_list(words["columns"])
         some = names if chosen is None else [name for entry in chosen for name in pick(entry, names)]
         wanted = {one.name: one.smallest for one in found if one.name in some}

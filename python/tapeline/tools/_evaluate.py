@@ -175,9 +175,7 @@ class Bound:
             case Column(offset=offset):
                 return self._use(node, offset, offset)
             case Window():
-                return str(
-                    self._fail("a window needs a function around it: " + ", ".join(_WINDOWS), node)
-                )
+                return str(self._fail("a window needs a function around it: " + ", ".join(_WINDOWS), node))
             case Unary(op="not", operand=operand):
                 self._want(operand, "bool", "'not'")
                 return "bool"

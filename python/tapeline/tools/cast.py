@@ -103,7 +103,9 @@ def _number_facts(one: Facts, values: NDArray[Any], tolerance: float) -> None:
         with np.errstate(all="ignore"):
             if one.single and values.dtype == np.float64:
                 single = values.astype(np.float32).astype(np.float64)
-                one.single = bool(np.all((single == values) | np.isnan(values) | (np.abs(single - values) <= tolerance)))
+                one.single = bool(
+                    np.all((single == values) | np.isnan(values) | (np.abs(single - values) <= tolerance))
+                )
             if not one.whole:
                 one.low = one.high = 0
                 return

@@ -121,9 +121,7 @@ class Sampler:
         return table.slice(rows)
 
 
-def sample(
-    table: Any, where: str | None = None, select: str | None = None, *, edges: Edges = "drop"
-) -> pa.Table:
+def sample(table: Any, where: str | None = None, select: str | None = None, *, edges: Edges = "drop") -> pa.Table:
     """Filter and project a table in memory, or anything with `__arrow_c_stream__`, such as a `bcsv.Reader`.
 
     Args:
@@ -145,4 +143,3 @@ def sample(
     stream = pa.RecordBatchReader.from_stream(table)
     sampler = Sampler(stream.schema, where, select, edges=edges)
     return pa.Table.from_batches(sampler.run(stream), schema=sampler.schema)
-

@@ -54,7 +54,7 @@ class BcsvDataset(ds.Dataset):  # type: ignore[misc]
         """The columns."""
         return self._schema
 
-    def scanner(self, columns: Sequence[str] | None = None, filter: Any = None, **_options: Any) -> _Scan:  # noqa: A002, E501
+    def scanner(self, columns: Sequence[str] | None = None, filter: Any = None, **_options: Any) -> _Scan:
         """A scan of some columns and of the rows that a filter keeps; only what these need is decoded."""
         wanted = self._schema.names if columns is None else list(columns)
         # An expression does not tell its columns; its text names them all, and one too many does no harm.

@@ -1,0 +1,144 @@
+"""The file tools as processes: what they print, what they write, and their exit codes."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from _twins import bcsv as twin
+from _twins.damage import PAIRS, flipped, small_file
+from _twins.tables import to_rows
+from tapeline import bcsv
+from tapeline.tools.sample import sample
+
+from tests.system._processes import tapeline
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "log.bcsv"
+    temp = np.array([39, 41, 42, 38, 45], dtype=np.float32)
+    table = {"time": np.arange(5), "temp": temp, "state": ["a", "b", "c", "d", "e"]}
+    bcsv.write_table(table, path)
+    return path
+
+
+def result(done, code=0):
+    assert done.returncode == code, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(("row_codec", "file_codec"), PAIRS)
+@pytest.mark.parametrize("command", ["head", "tail", "cat"])
+def test_rows_of_every_pair(tmp_path, row_codec, file_codec, command):
+    data = small_file(row_codec, file_codec)
+    path = tmp_path / "a.bcsv"
+    path.write_bytes(data)
+    rows = twin.read(data).rows
+    done = tapeline(command, path, "--json")
+    wanted = rows[:10] if command == "head" else rows[-10:] if command == "tail" else rows
+    assert len(result(done)) == len(wanted)
+
+
+def test_head_is_csv_in_a_pipe(log):
+    done = tapeline("head", "-n", 2, log)
+    assert done.stdout == "time,temp,state\n0,39,a\n1,41,b\n" or done.stdout.startswith("time,temp,state\n0,39.0,a\n")
+    assert tapeline("tail", "-n", 1, "--columns", "state", "--no-header", log).stdout == "e\n"
+
+
+def test_info_deep(log):
+    (facts,) = result(tapeline("info", log, "--deep", "--json"))
+    assert facts["rows"] == 5
+    assert facts["columns"][1]["max"] == 45
+    assert facts["packets_detail"][0]["rows"] == 5
+
+
+def test_sample_writes_what_the_function_gives(log, tmp_path):
+    out = tmp_path / "out.bcsv"
+    where, select = "temp > 40 and temp[-1] <= 40", "time, m = mean(temp[-1:0])"
+    (facts,) = result(tapeline("sample", log, out, "--where", where, "--select", select, "--json"))
+    assert facts["rows_kept"] == 2
+    assert bcsv.read_table(out).to_pydict() == {"time": [1, 4], "m": [40.0, 41.5]}
+    assert sample(bcsv.read_table(log), where, select).to_pydict() == bcsv.read_table(out).to_pydict()
+
+
+def test_a_wrong_expression_is_pointed_at(log):
+    done = tapeline("sample", log, "-", "--where", "temp > 40 and tmp < 3")
+    assert done.returncode == 2
+    text, caret = done.stderr.splitlines()[-2:]
+    assert text[caret.index("^") :].startswith("tmp")
+
+
+@pytest.mark.parametrize("batch_rows", [1, 2, 3, 7])
+def test_batches_do_not_matter_to_neighbours(batch_rows):
+    values = np.arange(20) ** 2 % 13
+    whole = pa.table({"x": values})
+    pieces = pa.Table.from_batches(whole.to_batches(max_chunksize=batch_rows))
+    for edges in ("drop", "repeat"):
+        found = sample(pieces, "x[2] >= x[-3]", "x, s = sum(x[-3:2])", edges=edges)
+        assert found.to_pydict() == sample(whole, "x[2] >= x[-3]", "x, s = sum(x[-3:2])", edges=edges).to_pydict()
+    kept = [k for k in range(3, 18) if values[k + 2] >= values[k - 3]]
+    found = sample(pieces, "x[2] >= x[-3]", "x, s = sum(x[-3:2])").to_pydict()
+    assert found == {"x": [values[k] for k in kept], "s": [values[k - 3 : k + 3].sum() for k in kept]}
+
+
+def test_compare(log, tmp_path):
+    other = tmp_path / "other.parquet"
+    table = bcsv.read_table(log)
+    pq.write_table(table, other)
+    (facts,) = result(tapeline("compare", log, other, "--json"))
+    assert facts["equal"]
+    changed = table.set_column(1, "temp", pa.array([39, 41, 42.5, 38, 45], pa.float32()))
+    pq.write_table(changed, other)
+    (facts,) = result(tapeline("compare", log, other, "--json"), code=1)
+    assert facts["first"] == [{"row": 2, "column": "temp", "a": 42.0, "b": 42.5}]
+    assert tapeline("compare", log, other, "--tolerance", "0.5").returncode == 0
+
+
+def test_cast(log, tmp_path):
+    out = tmp_path / "out.bcsv"
+    assert tapeline("cast", log, out, "--optimize").returncode == 0
+    assert [kind for _, kind in bcsv.Reader(out).columns] == ["uint8", "uint8", "string"]
+    (facts,) = result(tapeline("cast", log, out, "-f", "--types", "temp=float,time=bool", "--json"), code=3)
+    assert facts["rounded"] == {"time": 3}
+    assert tapeline("cast", log, out).returncode == 1, "an output that exists is not replaced"
+
+
+def test_generate_and_validate_by_profile(tmp_path):
+    path = tmp_path / "g.bcsv"
+    assert tapeline("generate", path, "--profile", "weather_timeseries", "-n", 500).returncode == 0
+    assert tapeline("validate", path, "--profile", "weather_timeseries").returncode == 0
+    assert tapeline("validate", path, "--profile", "weather_timeseries", "--seed", 2).returncode == 1
+
+
+@pytest.mark.parametrize(("row_codec", "file_codec"), PAIRS)
+def test_validate_and_repair(tmp_path, row_codec, file_codec):
+    data = small_file(row_codec, file_codec)
+    path, out = tmp_path / "a.bcsv", tmp_path / "b.bcsv"
+    path.write_bytes(data)
+    for depth in ([], ["--quick"], ["--deep"]):
+        assert tapeline("validate", path, *depth).returncode == 0
+    if file_codec.startswith("stream"):
+        return
+    packet = twin.read(data).packets[1]
+    damaged = flipped(data, 8 * (packet.end - 12))
+    path.write_bytes(damaged)
+    assert tapeline("validate", path).returncode == 1
+    assert tapeline("repair", path, "--dry-run").returncode == 3
+    assert path.read_bytes() == damaged
+    (facts,) = result(tapeline("repair", path, out, "--json"), code=3)
+    wanted = twin.read(damaged, salvage=True).rows
+    assert facts["rows_readable"] == len(wanted)
+    assert to_rows(bcsv.read_table(out)) == wanted
+    assert tapeline("repair", path, "--in-place", "--backup").returncode == 3
+    assert (tmp_path / "a.bcsv.bak").read_bytes() == damaged
+    assert path.read_bytes() == out.read_bytes()
+
+
+def test_sql(log):
+    done = tapeline("sql", f"select b.state, a.temp from '{log}' a join '{log}' b using (time) where a.temp > 44", "--json")  # noqa: S608
+    assert result(done) == [{"state": "e", "temp": 45.0}]
+    done = tapeline("sql", "selec 1")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
