@@ -6,14 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.system._processes import tapeline
 
 from _twins import bcsv as twin
 from _twins.damage import PAIRS, flipped, small_file
 from _twins.tables import to_rows
 from tapeline import bcsv
 from tapeline.tools.sample import sample
-
-from tests.system._processes import tapeline
 
 
 @pytest.fixture
@@ -138,7 +137,9 @@ def test_validate_and_repair(tmp_path, row_codec, file_codec):
 
 
 def test_sql(log):
-    done = tapeline("sql", f"select b.state, a.temp from '{log}' a join '{log}' b using (time) where a.temp > 44", "--json")  # noqa: S608
+    done = tapeline(
+        "sql", f"select b.state, a.temp from '{log}' a join '{log}' b using (time) where a.temp > 44", "--json"
+    )
     assert result(done) == [{"state": "e", "temp": 45.0}]
     done = tapeline("sql", "selec 1")
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)

@@ -94,8 +94,8 @@ def _text(found: dict[str, Any]) -> str:
         lines.append(table(["#", "column", "type"], [[i, c["name"], c["type"]] for i, c in enumerate(columns)], left=3))
     packets = found.get("packets_detail")
     if packets:
-        keys = ("offset", "first_row", "rows", "bytes", "ratio")
-        lines += ["", table(["byte offset", "first row", "rows", "bytes", "ratio"], [_row(p, keys) for p in packets])]
+        parts = ("offset", "first_row", "rows", "bytes", "ratio")
+        lines += ["", table(["byte offset", "first row", "rows", "bytes", "ratio"], [_row(p, parts) for p in packets])]
     if found.get("gaps"):
         lines += ["", *(f"rows {first:,} to {stop - 1:,} are damaged" for first, stop in found["gaps"])]
     return "\n".join(lines)

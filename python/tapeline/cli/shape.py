@@ -127,9 +127,9 @@ def cast(source: str, destination: str | None, *, scan_only: bool, as_json: bool
         raise click.UsageError("DST is missing; --scan only looks")
     if words["optimize"] and words["spec"] is not None:
         raise click.UsageError("--optimize and --types exclude each other")
-    if destination is not None and not words["in_place"] and Path(destination).exists():
-        if Path(destination).samefile(source):
-            raise ConfigError(f"{destination}: source and output are the same file; --in-place replaces it")
+    other = destination is not None and not words["in_place"]
+    if other and Path(str(destination)).exists() and Path(str(destination)).samefile(source):
+        raise ConfigError(f"{destination}: source and output are the same file; --in-place replaces it")
     table_in = Source(source)
     schema = table_in.schema
     plan = _plan(table_in, words)
@@ -164,7 +164,7 @@ def _name(field: pa.Field) -> str:
 
 def _plan(source: Any, words: dict[str, Any]) -> dict[str, str]:
     """The types of the columns that change."""
-    from tapeline.tools.cast import Caster, parse_types, pick, scan, total
+    from tapeline.tools.cast import Caster, parse_types, pick, scan
 
     names = source.schema.names
     before = {field.name: _name(field) for field in source.schema}
@@ -174,9 +174,7 @@ def _plan(source: Any, words: dict[str, Any]) -> dict[str, str]:
             trial = Caster(source.schema, wanted, tolerance=words["tolerance"])
             for _ in trial.run(source.scan()):
                 pass
-            wanted = {
-                n: k for n, k in wanted.items() if not total({0: trial.clamped.get(n, 0) + trial.rounded.get(n, 0)})
-            }
+            wanted = {n: k for n, k in wanted.items() if n not in trial.clamped and n not in trial.rounded}
     else:
         found = scan(source.schema, source.scan(), tolerance=words["tolerance"], parse_strings=words["parse_strings"])
         chosen = column_list(words["columns"])

@@ -1,4 +1,4 @@
-"""The text of an expression -> a tree. A lexer and a recursive-descent parser of our own; nothing is ever evaluated here.
+"""The text of an expression -> a tree: a lexer and a recursive-descent parser. Nothing is evaluated here.
 
 Grammar, loosest binding first (docs/reference/expressions.md is the text for users):
 
@@ -331,7 +331,7 @@ class _Parser:
             node = self.expression()
             self.expect(")", "to close the bracket")
             return node
-        self.fail(f"expected a value, found {self.found()}")
+        return self.fail(f"expected a value, found {self.found()}")
 
     def word(self, token: _Token) -> Node:
         if self.is_word("true", "false"):

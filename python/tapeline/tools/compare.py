@@ -159,7 +159,7 @@ def _in_step(
         rows[side] += sum(batch.num_rows for batch in streams[side])
 
 
-def _batches(
+def _batches(  # noqa: PLR0917 - private, one call
     left: pa.RecordBatch,
     right: pa.RecordBatch,
     pairs: list[tuple[str, str]],

@@ -15,7 +15,7 @@ from tapeline.tools._evaluate import Block, Bound
 from tapeline.tools._syntax import Column, ExpressionError, parse, parse_select
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
 Edges = Literal["drop", "repeat"]
 
@@ -100,7 +100,7 @@ class Sampler:
             times = 0
         return pa.Table.from_batches([row] * times, schema=row.schema)
 
-    def _emit(self, table: pa.Table) -> Iterator[pa.RecordBatch]:
+    def _emit(self, table: pa.Table) -> Generator[pa.RecordBatch, None, pa.Table]:
         """Give the rows that have all their neighbours; returns the rows that the next ones need."""
         rows = table.num_rows - self._back - self._ahead
         if rows <= 0:
