@@ -21,7 +21,9 @@ use crate::metrics::{Published, RECEIVED, Received};
 /// writer work in the processor's caches, large enough for writes of the size that spec 7 asks for.
 const PASS_ON: usize = 1 << 20;
 /// Most bytes to ask of a source at once, for the same reason.
-pub(crate) const READ: usize = 512 << 10;
+const READ: usize = 512 << 10;
+/// Where more streams than cores take turns, every turn costs a switch: take this much more a turn.
+const TURN: usize = 2;
 /// How long a frame may wait in a block that is not full.
 const PUBLISH_AGE: Duration = Duration::from_millis(10);
 /// Descriptors in a block before it is passed on.
@@ -94,6 +96,10 @@ pub(crate) struct Receiver {
     block_bytes: usize,
     /// Receiver and writer take turns on one core (see `Recorder::start`).
     share_core: bool,
+    /// 1, or [`TURN`].
+    turn: usize,
+    /// Descriptors after which a block is passed on: the next read must not overflow the room for them.
+    most_frames: usize,
 }
 
 /// The writer is gone: nothing more can be stored.
@@ -107,7 +113,10 @@ impl Receiver {
         shared: Arc<SourceShared>,
         block_bytes: usize,
         share_core: bool,
+        crowded: bool,
     ) -> Self {
+        let turn = if crowded { TURN } else { 1 };
+        let most_frames = MAX_FRAMES - turn * READ / (scanner.layout().header_bytes() + 1);
         Self {
             producer,
             scanner,
@@ -120,6 +129,8 @@ impl Receiver {
             shared,
             block_bytes,
             share_core,
+            turn,
+            most_frames,
         }
     }
 
@@ -128,8 +139,9 @@ impl Receiver {
         let full = match &self.block {
             None => true,
             Some(block) => {
-                let target = if self.producer.in_flight_bytes() <= 2 * PASS_ON as u64 {
-                    PASS_ON
+                let pass_on = self.a_turn(PASS_ON);
+                let target = if self.producer.in_flight_bytes() <= 2 * pass_on as u64 {
+                    pass_on
                 } else {
                     self.block_bytes
                 };
@@ -138,7 +150,7 @@ impl Receiver {
                 self.block_bytes - self.filled < min.max(1)
                     || !completable
                     || (self.filled >= target && self.consumed > 0)
-                    || block.tag.frames.len() >= MAX_FRAMES - READ / 32
+                    || block.tag.frames.len() >= self.most_frames
             }
         };
         if full {
@@ -153,6 +165,15 @@ impl Receiver {
             Some(space) => Ok(space),
             None => Err(WriterGone),
         }
+    }
+
+    /// Most bytes that a source should put into `space` at once.
+    pub(crate) fn read_bytes(&self) -> usize {
+        self.a_turn(READ)
+    }
+
+    fn a_turn(&self, bytes: usize) -> usize {
+        self.turn * bytes
     }
 
     /// The source put `bytes` bytes of a byte stream at the start of `space`.

@@ -92,6 +92,7 @@ impl Recorder {
         // between caches, so the writer then follows the receiver to its core and they take turns.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let share_core = cores < 3 * config.streams.len();
+        let crowded = cores < config.streams.len();
 
         let mut streams = Vec::new();
         let mut workers: Vec<JoinHandle<()>> = Vec::new();
@@ -117,6 +118,7 @@ impl Recorder {
                     Arc::clone(&source_shared),
                     block_bytes,
                     share_core,
+                    crowded,
                 );
                 let (stop, failure, name) =
                     (stop.clone(), Arc::clone(&failure), stream.name.clone());

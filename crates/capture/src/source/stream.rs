@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::{DRAIN_BYTES, Stop};
-use crate::receive::{READ, Receiver, WriterGone, now_ns};
+use crate::receive::{Receiver, WriterGone, now_ns};
 
 /// One connection or file.
 pub(crate) trait ByteStream {
@@ -70,11 +70,12 @@ pub(crate) fn pump(
     let mut drained = 0_u64;
     let outcome = loop {
         let draining = stop.requested();
+        let most = receiver.read_bytes();
         let space = match receiver.space(4096) {
             Ok(space) => space,
             Err(WriterGone) => return Outcome::WriterGone,
         };
-        let room = space.len().min(READ);
+        let room = space.len().min(most);
         let Some(buf) = space.get_mut(..room) else {
             return Outcome::WriterGone;
         };
