@@ -379,6 +379,8 @@ fn civil(ns: u64) -> (u64, u64, u64, u64, u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]

@@ -33,6 +33,9 @@ fn closed() -> PyErr {
     PyValueError::new_err("the ring is closed")
 }
 
+/// Position, timestamp in microseconds, payload.
+type Record<'py> = (u64, u64, Bound<'py, PyBytes>);
+
 /// A producer.
 #[pyclass(frozen, module = "tapeline._native")]
 struct RingWriter {
@@ -156,7 +159,7 @@ impl RingReader {
         py: Python<'py>,
         limit: usize,
         timeout_s: f64,
-    ) -> PyResult<(Vec<(u64, u64, Bound<'py, PyBytes>)>, &'static str)> {
+    ) -> PyResult<(Vec<Record<'py>>, &'static str)> {
         let deadline = Duration::try_from_secs_f64(timeout_s.max(0.0))
             .ok()
             .and_then(|timeout| Instant::now().checked_add(timeout));
