@@ -26,7 +26,7 @@ pub struct WriteOptions {
     pub struct_size: usize,
     /// "flat", "zoh" or "delta" (default).
     pub row_codec: *const c_char,
-    /// "stream", "stream_lz4", "packet", "packet_lz4" or "packet_lz4_batch" (default).
+    /// "stream", "stream-lz4", "packet", "packet-lz4" or "packet-lz4-batch" (default).
     pub file_codec: *const c_char,
     /// 1 to 9; 1 is the default.
     pub compression_level: u32,
