@@ -72,6 +72,17 @@ def test_wrong_calls_are_refused(compiled, tmp_path):
     subprocess.run([compiled("tests/interop/c/misuse.c"), tmp_path / "file.bcsv"], check=True, timeout=60)
 
 
+def test_the_wrapper_throws_and_salvages(library, tmp_path):
+    source, program, damaged = ROOT / "tests/interop/c/wrapper.cpp", tmp_path / "wrapper", tmp_path / "damaged.bcsv"
+    flags = ["-std=c++17", *STRICT, f"-I{ROOT / 'include'}", str(source), f"-L{library}", f"-Wl,-rpath,{library}"]
+    subprocess.run(["g++", *flags, "-ltapeline_bcsv_c", "-o", str(program)], check=True)
+    peer.write(a_table(9000), damaged, row_codec="flat", file_codec="packet")
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    subprocess.run([program, tmp_path / "new.bcsv", damaged], check=True, timeout=60)
+
+
 @pytest.mark.parametrize("mode", ["rows", "columns"])
 @pytest.mark.parametrize(("row_codec", "file_codec"), list(itertools.product(CODECS, FILE_CODECS)))
 def test_c_reads_the_peers_files_and_the_peer_reads_those_of_c(compiled, tmp_path, row_codec, file_codec, mode):
