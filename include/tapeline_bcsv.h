@@ -2,7 +2,7 @@
  *
  * Calls return TLB_OK, TLB_END or a negative status; text and place of the last error are kept per thread. Pointers
  * that may not be null are checked, and so are handles of the wrong kind. A handle is of one thread at a time, except
- * readers, which threads may share. Structures start with struct_size, set by the caller to sizeof; zero the rest.
+ * readers, which threads may share. Structures of options and results start with struct_size: sizeof, the rest zero.
  */
 #ifndef TAPELINE_BCSV_H
 #define TAPELINE_BCSV_H

@@ -109,6 +109,16 @@ class RegisterStream(Stream):
         return RegisterLedger(found if isinstance(found, dict) else {})
 
     @property
+    def first_timestamp_us(self) -> int:
+        """Least timestamp in the first block of received packets; 0 when there is none."""
+        for log in self.logs:
+            blocks = log.blocks().to_pylist()
+            received = [block["first_timestamp_us"] for block in blocks if not block["keyframe"]]
+            if received:
+                return int(received[0])
+        return 0
+
+    @property
     def whole(self) -> bool:
         """Every log that the manifest lists, and no other, is there with its size, and all are closed."""
         listed = self.files.entry.get("segments")

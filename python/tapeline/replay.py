@@ -1,4 +1,4 @@
-"""Send a recording again: the same frames, bit for bit, at their own pace or another."""
+"""Send a recording again: the same frames or register packets, bit for bit, at their own pace or another."""
 
 from __future__ import annotations
 
@@ -146,7 +146,8 @@ def replay(
     """Send the frames of a recording again, bit for bit and in the order of the files.
 
     Args:
-        path: Directory of a recording, or a `.dat` file.
+        path: Directory of a recording, a `.dat` file or a log of register packets. Of logs the keyframe of the oldest
+            one comes first, at once.
         to: One destination, to which all streams go merged by the producer's time, or one for each stream in the
             order of their names: `tcp://HOST:PORT` (connects), `udp://HOST:PORT`, `file://PATH`, `-`.
         speed: 1.0 keeps the producer's pace (by the timestamps in the frames), 2.0 is twice as fast; "max" is as
@@ -180,6 +181,21 @@ def replay(
 
 
 def _stream(stream: Stream, to: int) -> dict[str, Any]:
+    from tapeline._register_stream import RegisterStream
+
+    if isinstance(stream, RegisterStream):
+        return _frames(stream, to) | {
+            "files": [str(log.path) for log in stream.logs],
+            "packets": {
+                "wire": stream.wire,
+                "keyframe_bytes": [log.keyframe_bytes for log in stream.logs],
+                "first_us": stream.first_timestamp_us,
+            },
+        }
+    return _frames(stream, to)
+
+
+def _frames(stream: Stream, to: int) -> dict[str, Any]:
     # a stream that never received anything has no layout, and none is needed
     layout = stream.layout or FrameLayout()
     return {

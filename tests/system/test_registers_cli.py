@@ -112,3 +112,36 @@ def test_query_and_watch_ask_a_server(capsys):
 def test_wrong_usage(words, says, capsys):
     assert main(words) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wire", ["packet", "simple"])
+def test_replay_sends_the_keyframe_of_the_oldest_log_and_then_every_packet(tmp_path, capsys, wire):
+    packets = [Packet(T0 + 1000 * n, seq=n, registers=((n, n), (100, n))) for n in range(60)]
+    root = tmp_path / "run"
+    root.mkdir()
+    log = Log(root / "rack", wire=wire)
+    for start in (0, 20, 40):
+        log.write(packets[start : start + 20])
+    log.manifest(root)
+    # the oldest segment was evicted
+    log.path(0).unlink()
+    copy = tmp_path / "copy.bin"
+    code, summary = answer(capsys, "replay", root, "--to", f"file://{copy}", "--speed", "max")
+    assert code == 0
+    keyframe = log.path(1).read_bytes()[: log.segments[1]["keyframe_bytes"]]
+    assert len(keyframe) > 0
+    assert copy.read_bytes() == keyframe + b"".join(p.bytes(wire) for p in packets[20:])
+    assert summary["streams"][0]["frames_sent"] == 41
+    assert summary["streams"][0]["bytes_skipped"] == 0
+
+
+def test_replay_keeps_the_pace_of_the_producer(tmp_path, capsys):
+    packets = [Packet(T0 + 20_000 * n, seq=n, registers=((n, n),)) for n in range(10)]
+    (tmp_path / "run").mkdir()
+    log = Log(tmp_path / "run" / "rack")
+    log.write(packets[:5])
+    log.write(packets[5:])
+    log.manifest(tmp_path / "run")
+    _, summary = answer(capsys, "replay", tmp_path / "run", "--to", f"file://{tmp_path / 'copy'}", "--speed", "2")
+    assert summary["elapsed_s"] >= 0.09
+    assert summary["streams"][0]["frames_sent"] == 10

@@ -41,20 +41,32 @@ COMMANDS: dict[str, Entry] = {
     "record": Entry("tapeline.cli.record:record", "Record streams into a directory until stopped."),
     "simulate": Entry("tapeline.cli.simulate:simulate", "Send test streams, with faults that are accounted for."),
     "demo": Entry("tapeline.cli.demo:demo", "Record four faulty radar streams and account for every byte."),
-    "head": Entry("tapeline.cli.look:head", "Print the first rows of a table."),
-    "tail": Entry("tapeline.cli.look:tail", "Print the last rows of a table."),
-    "validate": Entry("tapeline.cli.check:validate", "Check a BCSV file: checksums, index, lengths, rows."),
-    "compare": Entry("tapeline.cli.check:compare", "Compare two tables: names, types, values."),
-    "cast": Entry("tapeline.cli.shape:cast", "Change the types of columns, or find the smallest ones."),
-    "sample": Entry("tapeline.cli.shape:sample", "Filter and project a table with expressions."),
-    "generate": Entry("tapeline.cli.shape:generate", "Write a synthetic table of a profile."),
-    "sql": Entry("tapeline.cli.shape:sql", "Run SQL over BCSV, Parquet and CSV files."),
+    "head": Entry("tapeline.cli.look:head", "Print the first rows of a BCSV file, or of a CSV, Parquet or Arrow file."),
+    "tail": Entry("tapeline.cli.look:tail", "Print the last rows of a BCSV file, or of a CSV, Parquet or Arrow file."),
+    "validate": Entry("tapeline.cli.check:validate", "Check a BCSV file: every checksum, the index and all lengths."),
+    "compare": Entry("tapeline.cli.check:compare", "Compare two tables: BCSV, CSV, Parquet or Arrow files."),
+    "cast": Entry("tapeline.cli.shape:cast", "Change the types of columns; find the smallest ones that lose nothing."),
+    "sample": Entry(
+        "tapeline.cli.shape:sample",
+        "Filter and project a table with expressions over the current and neighbouring rows.",
+    ),
+    "generate": Entry(
+        "tapeline.cli.shape:generate", "Write a synthetic table of one of the profiles of the benchmarks."
+    ),
+    "sql": Entry("tapeline.cli.shape:sql", "Run SQL of DuckDB over BCSV files, together with Parquet and CSV files."),
     "info": Entry("tapeline.cli.recording:info", "Say what a recording or file holds."),
-    "cat": Entry("tapeline.cli.recording:cat", "Print the rows of a table, or what a recording, .dat or .pkt holds."),
+    "cat": Entry(
+        "tapeline.cli.recording:cat",
+        "Print the rows of a table, or the frames or register packets of a recording, .dat or .pkt file.",
+    ),
     "convert": Entry("tapeline.cli.convert:convert", "Convert a table or recording between file formats."),
     "verify": Entry("tapeline.cli.recording:verify", "Check digests, CRCs, sequences and the ledger of a recording."),
-    "repair": Entry("tapeline.cli.repair:repair", "Recover a recording or a BCSV file after a crash or damage."),
-    "replay": Entry("tapeline.cli.replay:replay", "Send the frames of a recording again, bit for bit."),
+    "repair": Entry(
+        "tapeline.cli.repair:repair", "Recover a recording after a crash, or a BCSV file after any damage."
+    ),
+    "replay": Entry(
+        "tapeline.cli.replay:replay", "Send the frames or register packets of a recording again, bit for bit."
+    ),
     "registers": Entry(
         "tapeline.cli.registers:registers", "Look at the registers of a recording or a running recorder."
     ),

@@ -41,9 +41,9 @@ def replay(
     connect_timeout: str,
     as_json: bool,
 ) -> Outcome:
-    """Send the frames of a recording again, bit for bit.
+    """Send the frames or register packets of a recording again, bit for bit.
 
-    DIR is a recording or a .dat file. The pace is the producer's, by the timestamps in the frames. Streams that
+    DIR is a recording, a .dat or a .pkt file. The pace is the producer's, by the timestamps in the frames. Streams that
     share a URL are merged by time, each in its own order. Bytes of the files that belong to no valid frame are not
     sent; there being any is exit code 3. SIGINT or SIGTERM ends the sending.
     """

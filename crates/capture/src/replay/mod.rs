@@ -1,9 +1,10 @@
-//! Sends a recording again: the same frames, bit for bit, in the same order, at the old pace or another.
+//! Sends a recording again: the same frames or register packets, bit for bit, in the same order, at the old pace or another.
 //!
 //! Each destination has a thread. Streams that share one are merged by the producer's time, each keeping its own
 //! order. A frame is due when as much time has passed since the start as lies between its timestamp and the first
 //! one, divided by the speed; a frame whose time lies before that of an earlier one is due at once.
 
+mod packets;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tapeline_sys::udp::Message;
 use tapeline_wire::frame::FrameLayout;
+use tapeline_wire::register::Kind;
 
+use self::packets::{Log, PacketReader};
 use self::reader::FrameReader;
 use crate::simulate::{
     Target,
@@ -65,6 +68,21 @@ pub struct ReplayStream {
     pub layout: LayoutFields,
     /// Index of its destination.
     pub to: usize,
+    /// What more must be known of logs of register packets; the layout counts for nothing then.
+    #[serde(default)]
+    pub packets: Option<PacketLogs>,
+}
+
+/// The logs of a register stream.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PacketLogs {
+    /// `packet` or `simple`.
+    pub wire: String,
+    /// Of each file, the bytes of keyframes at its start.
+    pub keyframe_bytes: Vec<u64>,
+    /// When the keyframe of the oldest file is due: the time of the first packet that was received.
+    pub first_us: u64,
 }
 
 /// A frame layout as the manifest writes it.
@@ -178,14 +196,12 @@ impl Replay {
                 .enumerate()
                 .filter(|(_, stream)| stream.to == index)
             {
-                let layout = stream
-                    .layout
-                    .layout()
+                let reader = Reader::new(stream)
                     .map_err(|text| format!("stream {}: {text}", stream.name))?;
                 tracks.push(Track {
                     place,
                     name: stream.name.clone(),
-                    reader: FrameReader::new(stream.files.clone(), layout),
+                    reader,
                     frames_sent: 0,
                     bytes_sent: 0,
                 });
@@ -237,12 +253,73 @@ impl Replay {
     }
 }
 
+/// Reads what a stream carries.
+#[derive(Debug)]
+enum Reader {
+    Frames(Box<FrameReader>),
+    Packets(Box<PacketReader>),
+}
+
+impl Reader {
+    fn new(stream: &ReplayStream) -> Result<Self, String> {
+        let Some(packets) = &stream.packets else {
+            let layout = stream.layout.layout()?;
+            let reader = FrameReader::new(stream.files.clone(), layout);
+            return Ok(Self::Frames(Box::new(reader)));
+        };
+        let kind = Kind::from_name(&packets.wire)
+            .ok_or_else(|| format!("wire is {:?}; it must be packet or simple", packets.wire))?;
+        let bytes = packets.keyframe_bytes.iter().chain(std::iter::repeat(&0));
+        let logs = stream.files.iter().zip(bytes).map(|(path, bytes)| Log {
+            path: path.clone(),
+            keyframe_bytes: *bytes,
+        });
+        let reader = PacketReader::new(kind, logs.collect(), packets.first_us);
+        Ok(Self::Packets(Box::new(reader)))
+    }
+
+    fn due_ns(&self) -> Option<u64> {
+        match self {
+            Self::Frames(reader) => reader.peek().map(|frame| frame.timestamp_ns),
+            Self::Packets(reader) => reader.due_ns(),
+        }
+    }
+
+    fn pass(&mut self) -> Option<Range<usize>> {
+        match self {
+            Self::Frames(reader) => reader.pass(),
+            Self::Packets(reader) => reader.pass(),
+        }
+    }
+
+    fn bytes(&self, range: Range<usize>) -> &[u8] {
+        match self {
+            Self::Frames(reader) => reader.bytes(range),
+            Self::Packets(reader) => reader.bytes(range),
+        }
+    }
+
+    fn skipped_bytes(&self) -> u64 {
+        match self {
+            Self::Frames(reader) => reader.skipped_bytes(),
+            Self::Packets(reader) => reader.skipped_bytes(),
+        }
+    }
+
+    fn refill(&mut self) -> io::Result<bool> {
+        match self {
+            Self::Frames(reader) => reader.refill(),
+            Self::Packets(reader) => reader.refill(),
+        }
+    }
+}
+
 /// One stream on its way.
 #[derive(Debug)]
 struct Track {
     place: usize,
     name: String,
-    reader: FrameReader,
+    reader: Reader,
     frames_sent: u64,
     bytes_sent: u64,
 }
@@ -330,7 +407,7 @@ impl Player {
             let range = track.reader.pass()?;
             bytes += range.len();
             batch.push((index, range));
-            track.reader.peek()?;
+            track.due_ns()?;
         }
         None
     }
@@ -379,7 +456,7 @@ impl Player {
 
 impl Track {
     fn due_ns(&self) -> Option<u64> {
-        self.reader.peek().map(|frame| frame.timestamp_ns)
+        self.reader.due_ns()
     }
 }
 

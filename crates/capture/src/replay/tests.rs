@@ -64,6 +64,7 @@ fn stream(name: &str, files: Vec<PathBuf>, to: usize) -> ReplayStream {
         files,
         layout,
         to,
+        packets: None,
     }
 }
 
