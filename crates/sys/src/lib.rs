@@ -11,8 +11,10 @@ pub mod clock;
 pub mod cpu;
 pub mod fs;
 pub mod memory;
+
 #[cfg(unix)]
 mod option;
+pub mod poll;
 #[cfg(unix)]
 pub mod shared_file;
 pub mod tcp;
