@@ -15,6 +15,24 @@ use super::packet::{
 
 /// What `length` of a data packet counts besides the registers.
 const LENGTH_WITHOUT_REGISTERS: u32 = 17;
+/// Nothing counted yet.
+const NOTHING: PacketCounters = PacketCounters {
+    packets: 0,
+    bytes_valid: 0,
+    registers: 0,
+    queries: 0,
+    syncs: 0,
+    full: 0,
+    invalid: super::InvalidCounters {
+        length_mismatch: 0,
+        unknown_command: 0,
+        unknown_type: 0,
+        truncated: 0,
+    },
+    bytes_invalid: 0,
+    bytes_discarded: 0,
+    framing_lost: 0,
+};
 /// The largest `length`.
 const MAX_LENGTH: u32 = LENGTH_WITHOUT_REGISTERS + 4 * MAX_COUNT;
 
@@ -92,23 +110,7 @@ impl PacketScanner {
     pub const fn new(kind: Kind) -> Self {
         Self {
             kind,
-            counters: PacketCounters {
-                packets: 0,
-                bytes_valid: 0,
-                registers: 0,
-                queries: 0,
-                syncs: 0,
-                full: 0,
-                invalid: super::InvalidCounters {
-                    length_mismatch: 0,
-                    unknown_command: 0,
-                    unknown_type: 0,
-                    truncated: 0,
-                },
-                bytes_invalid: 0,
-                bytes_discarded: 0,
-                framing_lost: 0,
-            },
+            counters: NOTHING,
             needed: 1,
             consumed: 0,
             lost: None,
@@ -125,6 +127,11 @@ impl PacketScanner {
     #[must_use]
     pub const fn counters(&self) -> &PacketCounters {
         &self.counters
+    }
+
+    /// Totals since the last time, for who adds up many scanners.
+    pub const fn take_counters(&mut self) -> PacketCounters {
+        std::mem::replace(&mut self.counters, NOTHING)
     }
 
     /// Bytes of the stream consumed.

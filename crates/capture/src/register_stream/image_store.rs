@@ -1,0 +1,180 @@
+//! `image.bin`: written now and then and at the end, loaded at the start and brought up to date from the log.
+//!
+//! A copy of the image runs ahead of the log it names: what it holds is first made to be in the log, durably, and
+//! only then does the file get its name. So the image at a start never knows more than the log.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tapeline_sys::clock;
+use tapeline_wire::register::{
+    ImageLimits, ImagePosition, Kind, PacketScanner, RegisterImage, decode_image, encode_image,
+};
+
+use super::shared::RegisterShared;
+use crate::error::{Error, Result};
+use crate::fs::{Dir, DiskFile};
+use crate::manifest::SegmentEntry;
+
+/// The file.
+pub(crate) const NAME: &str = "image.bin";
+const TEMPORARY: &str = "image.bin.tmp";
+/// Largest file that is read: the limits' worst case is about 350 MB.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// Write the image every `every`, until `ended` says that the log is complete; then once more.
+pub(super) fn keep(
+    dir: &Arc<dyn Dir>,
+    shared: &RegisterShared,
+    every: Duration,
+    ended: &Receiver<()>,
+) -> Result<()> {
+    let mut last = None;
+    loop {
+        let wait = ended.recv_timeout(every);
+        let done = !matches!(wait, Err(RecvTimeoutError::Timeout));
+        let written = shared.written.load(Ordering::Acquire);
+        if last != Some(written) || (done && last.is_none()) {
+            if store(dir, shared)? {
+                last = Some(written);
+            } else {
+                last = None;
+            }
+        }
+        if done {
+            return Ok(());
+        }
+    }
+}
+
+/// Write it now; false if the log did not catch up.
+fn store(dir: &Arc<dyn Dir>, shared: &RegisterShared) -> Result<bool> {
+    if shared.image.sources().is_empty() {
+        return Ok(true);
+    }
+    let position = shared.log.lock().ok().map(|log| {
+        log.segments
+            .last()
+            .map_or((log.first, 0), |s| (s.number, s.bytes))
+    });
+    let Some((segment, offset)) = position else {
+        return Ok(false);
+    };
+    let bytes = encode_image(
+        &shared.image,
+        ImagePosition {
+            segment,
+            offset,
+            written_ns: clock::realtime_ns(),
+        },
+    );
+    let bound = shared.applied.load(Ordering::Acquire);
+    let patience = Instant::now() + Duration::from_secs(10);
+    while shared.written.load(Ordering::Acquire) < bound.min(shared.applied.load(Ordering::Acquire))
+    {
+        if Instant::now() > patience || shared.written_all.load(Ordering::Acquire) {
+            // A write failed, or the disk stands still: the last file stays.
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let at = |e| Error::io("writing", &dir.path().join(NAME), e);
+    sync_log(dir, shared).map_err(at)?;
+    match dir.remove(TEMPORARY) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(e)),
+        _ => {}
+    }
+    let file = dir.create(TEMPORARY).map_err(at)?;
+    file.append(&[IoSlice::new(&bytes)]).map_err(at)?;
+    file.sync_data().map_err(at)?;
+    dir.rename(TEMPORARY, NAME, true).map_err(at)?;
+    dir.sync().map_err(at)?;
+    Ok(true)
+}
+
+/// Make the last segments durable. Older ones were, when they were closed.
+fn sync_log(dir: &Arc<dyn Dir>, shared: &RegisterShared) -> io::Result<()> {
+    let paths: Vec<String> = shared.log.lock().map_or_else(
+        |_| Vec::new(),
+        |log| {
+            let last = log.segments.iter().rev().take(32);
+            last.map(|s| s.path.clone()).collect()
+        },
+    );
+    for path in paths {
+        let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+        match dir.open(&format!("{name}.part")) {
+            Ok(file) => file.sync_data()?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// The image that a log leaves: the file, and what the log has beyond it; without a usable file, the newest segment,
+/// which begins with all that was known.
+pub(super) fn load(
+    dir: &Arc<dyn Dir>,
+    kind: Kind,
+    segments: &[SegmentEntry],
+    limits: ImageLimits,
+) -> Result<RegisterImage> {
+    let (mut image, mut from) = match read_file(dir, limits) {
+        Some(loaded) => loaded,
+        None => {
+            let newest = segments.last().map_or(0, |s| s.number);
+            (
+                RegisterImage::new(limits),
+                ImagePosition {
+                    segment: newest,
+                    ..ImagePosition::default()
+                },
+            )
+        }
+    };
+    for segment in segments.iter().filter(|s| s.number >= from.segment) {
+        if segment.number > from.segment {
+            from.segment = segment.number;
+            from.offset = 0;
+        }
+        let path = dir.path().join(&segment.name);
+        let at = |e| Error::io("reading", &path, e);
+        let file = dir.open(&segment.name).map_err(at)?;
+        apply(&mut image, kind, &*file, from.offset).map_err(at)?;
+    }
+    Ok(image)
+}
+
+fn read_file(dir: &Arc<dyn Dir>, limits: ImageLimits) -> Option<(RegisterImage, ImagePosition)> {
+    let file = dir.open(NAME).ok()?;
+    let size = file.len().ok().filter(|&size| size <= MAX_BYTES)?;
+    let mut bytes = vec![0; usize::try_from(size).ok()?];
+    let got = file.read_at(0, &mut bytes).ok()?;
+    bytes.truncate(got);
+    decode_image(&bytes, limits).ok()
+}
+
+fn apply(
+    image: &mut RegisterImage,
+    kind: Kind,
+    file: &dyn DiskFile,
+    mut offset: u64,
+) -> io::Result<()> {
+    let mut buf = vec![0; 1 << 20];
+    loop {
+        let got = file.read_at(offset, &mut buf)?;
+        let mut scanner = PacketScanner::new(kind);
+        let done = scanner.scan(buf.get(..got).unwrap_or_default(), false, &mut |packet| {
+            image.apply(&packet);
+        });
+        match done {
+            Ok(done) if done > 0 => offset += done as u64,
+            // The end, or damage that verify tells of.
+            _ => return Ok(()),
+        }
+    }
+}
