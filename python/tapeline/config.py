@@ -30,6 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", re.ASCII)
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 _MANIFEST = "recording.json"
 _MAX_STREAMS = 256
+_REGISTER_ROTATE_BYTES = 50_000_000  # spec/register-packets.md 3: default 50 MB of received bytes
 _UNBOUNDED = 1 << 62  # no file gets this long
 
 
@@ -70,7 +71,7 @@ class StreamConfig:
 
     name: str
     sources: tuple[Source, ...]
-    wire: str = setting("frame", "choice", "What the bytes are.", choices=("frame",))
+    wire: str = setting("frame", "choice", "What the bytes are.", choices=("frame", "packet", "simple"))
     layout: LayoutConfig = field(default_factory=LayoutConfig)
     assembly: str = setting("none", "assembly", "How frames form periodics (see the frame format).")
     max_open: int = setting(4, "count", "Periodics that may be open at once; then the oldest closes.", low=1, high=1024)
@@ -111,6 +112,11 @@ class StreamConfig:
     connect_backoff_seconds: tuple[float, float] = setting(
         (0.1, 5.0), "backoff", "First and longest pause between dials of tcp+connect."
     )
+    max_clients: int = setting(1024, "count", "Connections a register server holds at once.", low=1, high=1 << 20)
+    max_buffer_bytes: int = setting(
+        4 << 20, "size", "Answers that may wait for one client of a register server.", low=1 << 16, high=1 << 32
+    )
+    image_seconds: float = setting(10.0, "duration", "How often image.bin is written.", low=0.05)
     sinks: tuple[SinkConfig, ...] = setting(
         (), "sinks", "Tables written, forwarding and Python functions beside the log of a register stream."
     )
@@ -124,7 +130,7 @@ class StreamConfig:
         object.__setattr__(self, "sources", tuple(sorted(sources, key=lambda s: s.kind != "udp")))
         where = f"streams.{self.name}"
         _convert_fields(self, where)
-        _check_sources(sources, where)
+        _check_sources(sources, where, self.wire)
         if self.sinks and self.wire == "frame":
             raise ConfigError(f"{where}.sinks: only register streams have sinks; set wire to packet or simple")
         frame_bytes = self.layout.header_bytes + self.layout.max_payload
@@ -320,10 +326,12 @@ def _out(value: object, where: str) -> Path:
     return Path(os.fsdecode(value))
 
 
-def _check_sources(sources: tuple[Source, ...], where: str) -> None:
+def _check_sources(sources: tuple[Source, ...], where: str, wire: str) -> None:
     kinds = [source.kind for source in sources]
     if not kinds:
         raise ConfigError(f"{where}: a stream needs a source; set url or sources")
+    if len(kinds) > 1 and wire != "frame":
+        raise ConfigError(f"{where}: a register stream has one source")
     if len(kinds) > 1 and (len(kinds) != 2 or kinds.count("udp") != 1 or "stdin" in kinds):
         raise ConfigError(
             f"{where}: {', '.join(kinds)} cannot be merged; allowed: one source, or udp and one of tcp, "
@@ -512,6 +520,8 @@ def _build(layers: list[_Layer], over: Mapping[str, Any]) -> RecorderConfig:
     streams = []
     for name, settings in plain.items():
         merged = {**defaults, **settings, **from_url[name], **over}
+        if merged.get("wire", "frame") != "frame":
+            merged.setdefault("rotate_bytes", _REGISTER_ROTATE_BYTES)
         layout = {key.removeprefix("layout."): value for key, value in merged.items() if key.startswith("layout.")}
         rest = {key: value for key, value in merged.items() if not key.startswith("layout.")}
         streams.append(StreamConfig(name, sources.get(name, ()), layout=LayoutConfig(**layout), **rest))

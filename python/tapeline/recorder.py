@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from tapeline import _native
 from tapeline.config import RecorderConfig
 from tapeline.errors import RecorderError
-from tapeline.ledger import Ledger
+from tapeline.ledger import Ledger, RegisterLedger
 
 if TYPE_CHECKING:
     import os
@@ -32,7 +32,7 @@ class StreamStatus:
     """One stream of a running recorder.
 
     Attributes:
-        ledger: Its account so far.
+        ledger: Its account so far: a `RegisterLedger` of a register stream.
         addresses: Where its sources listen or read, with the port in place of port 0.
         ring_bytes: Capacity of the rings between receivers and writer together.
         ring_used_bytes: Bytes that wait in it now.
@@ -41,7 +41,7 @@ class StreamStatus:
         error: Why the stream failed; None while it has not.
     """
 
-    ledger: Ledger
+    ledger: Ledger | RegisterLedger
     addresses: tuple[str, ...]
     ring_bytes: int
     ring_used_bytes: int
@@ -176,7 +176,7 @@ class Recorder:
                 self._native.stop()
                 raise RecorderError(f"stream {name} received nothing within {limit_s:g} s", stream=name)
 
-    def ledger(self) -> dict[str, Ledger]:
+    def ledger(self) -> dict[str, Ledger | RegisterLedger]:
         """Name to ledger of every stream: a snapshot, also after the end."""
         return {name: stream.ledger for name, stream in self.status().streams.items()}
 
@@ -185,7 +185,7 @@ class Recorder:
         raw = json.loads(self._native.status())
         streams = {
             name: StreamStatus(
-                ledger=Ledger.from_dict(stream["ledger"]),
+                ledger=_ledger(stream),
                 addresses=tuple(stream["addresses"]),
                 ring_bytes=stream["ring_bytes"],
                 ring_used_bytes=stream["ring_used_bytes"],
@@ -242,3 +242,10 @@ class Recorder:
         except RecorderError:
             if error is None:
                 raise
+
+
+def _ledger(stream: Mapping[str, Any]) -> Ledger | RegisterLedger:
+    """The ledger of a stream's status, by its wire."""
+    if stream.get("wire", "frame") == "frame":
+        return Ledger.from_dict(stream["ledger"])
+    return RegisterLedger.from_dict(stream["ledger"])

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tapeline_wire::assemble::{AssembleOptions, Rule};
 use tapeline_wire::frame::FrameLayout;
+use tapeline_wire::register::Kind;
 
 use crate::error::{Error, Result};
 
@@ -60,7 +61,7 @@ pub struct StreamConfig {
     pub name: String,
     /// One source, or two that carry the same frames (real time first, archive second).
     pub sources: Vec<SourceConfig>,
-    /// The wire; `frame` is the only one yet.
+    /// The wire: `frame`, `packet` or `simple`.
     #[serde(default = "default_wire")]
     pub wire: String,
     /// Variant of the frame header.
@@ -111,6 +112,18 @@ pub struct StreamConfig {
     /// First and longest pause between attempts to connect.
     #[serde(default = "default_backoff")]
     pub connect_backoff_seconds: [f64; 2],
+    /// Connections that a register server holds at once.
+    #[serde(default = "default_max_clients")]
+    pub max_clients: usize,
+    /// Answers that may wait for one client of a register server, in bytes.
+    #[serde(default = "default_max_buffer_bytes")]
+    pub max_buffer_bytes: u64,
+    /// How often `image.bin` is written.
+    #[serde(default = "default_image_seconds")]
+    pub image_seconds: f64,
+    /// Tables and forwarding beside the log; they are at work outside, and kept for the manifest.
+    #[serde(default)]
+    pub sinks: serde_json::Value,
 }
 
 fn default_wire() -> String {
@@ -145,6 +158,15 @@ fn default_rotate_bytes() -> u64 {
 }
 fn default_sync() -> String {
     "interval:1".into()
+}
+fn default_max_clients() -> usize {
+    1024
+}
+fn default_max_buffer_bytes() -> u64 {
+    4 << 20
+}
+fn default_image_seconds() -> f64 {
+    10.0
 }
 fn default_backoff() -> [f64; 2] {
     [0.1, 5.0]
@@ -340,6 +362,12 @@ impl StreamConfig {
         }
     }
 
+    /// Which register wire it carries; None for frames.
+    #[must_use]
+    pub fn register_kind(&self) -> Option<Kind> {
+        Kind::from_name(&self.wire)
+    }
+
     pub(crate) fn bad(&self, why: String) -> Error {
         Error::config(format!("stream {}: {why}", self.name))
     }
@@ -375,15 +403,19 @@ impl RecorderConfig {
             {
                 return Err(Error::config(format!("stream {} is there twice", s.name)));
             }
-            if s.wire != "frame" {
-                return Err(s.bad(format!("wire is frame, got {:?}", s.wire)));
+            if s.wire != "frame" && s.register_kind().is_none() {
+                return Err(s.bad(format!("wire is frame, packet or simple, got {:?}", s.wire)));
             }
             let layout = s.layout.layout()?;
             s.assemble_options()?;
             s.sync_mode()?;
             s.ring_blocks(&layout)?;
             match s.sources.as_slice() {
-                [_] | [_, _] => {}
+                [_] => {}
+                [_, _] if s.register_kind().is_none() => {}
+                _ if s.register_kind().is_some() => {
+                    return Err(s.bad("a register stream has one source".into()));
+                }
                 _ => return Err(s.bad(format!("one source or two, got {}", s.sources.len()))),
             }
             for source in &s.sources {
@@ -481,7 +513,7 @@ mod tests {
             (r#", "sync": "sometimes""#, "sync"),
             (r#", "ring_bytes": 100"#, "ring_bytes"),
             (r#", "layout": {"magic": "zz"}"#, "magic"),
-            (r#", "wire": "packet""#, "wire"),
+            (r#", "wire": "radar""#, "wire"),
             (r#", "rotat": 1"#, "rotat"),
         ] {
             let error = config(text).unwrap_err().to_string();

@@ -16,7 +16,7 @@ use crate::config::{OnLowDisk, RecorderConfig, Sync};
 use crate::error::{Error, Result};
 use crate::fs::{Dir, DiskFile};
 use crate::manifest::{EvictedEntry, Manifest, rfc3339};
-use crate::sink::segment::Segment;
+use crate::sink::Closing;
 use crate::source::Stop;
 use crate::write::Failure;
 
@@ -32,7 +32,7 @@ pub(crate) enum Job {
     /// A segment is full: close it and list it.
     Close {
         output: String,
-        segment: Box<Segment>,
+        segment: Box<dyn Closing>,
     },
     /// Everything is written: finish.
     Finish,
@@ -56,6 +56,8 @@ pub(crate) struct Keeper {
     /// Durability mode per output's stream.
     pub(crate) interval: Option<Duration>,
     pub(crate) ledgers: Ledgers,
+    /// Segments of a stream from this number on are still read by a sink.
+    needed_from: Box<dyn Fn(&str) -> u64 + Send>,
     pub(crate) failure: Arc<Failure>,
     pub(crate) stop: Stop,
     open: BTreeMap<String, OpenFile>,
@@ -76,6 +78,7 @@ impl Keeper {
         manifest: Arc<Mutex<Manifest>>,
         config: RecorderConfig,
         ledgers: Ledgers,
+        needed_from: Box<dyn Fn(&str) -> u64 + Send>,
         failure: Arc<Failure>,
         stop: Stop,
     ) -> Result<Self> {
@@ -91,6 +94,7 @@ impl Keeper {
             config,
             interval,
             ledgers,
+            needed_from,
             failure,
             stop,
             open: BTreeMap::new(),
@@ -113,7 +117,7 @@ impl Keeper {
                     self.open.insert(file.output.clone(), file);
                     Ok(())
                 }
-                Ok(Job::Close { output, segment }) => self.close(&output, *segment),
+                Ok(Job::Close { output, segment }) => self.close(&output, segment),
                 Ok(Job::Finish) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => Ok(()),
             };
@@ -128,7 +132,7 @@ impl Keeper {
         }
     }
 
-    fn close(&mut self, output: &str, segment: Segment) -> Result<()> {
+    fn close(&mut self, output: &str, segment: Box<dyn Closing>) -> Result<()> {
         self.open.remove(output);
         if self.unsure.remove(output) {
             return Ok(());
@@ -195,6 +199,9 @@ impl Keeper {
         let manifest = self.manifest.lock().ok()?;
         let segments = &manifest.streams.get(output)?.segments;
         let oldest = segments.first()?;
+        if (self.needed_from)(output) <= oldest.number {
+            return None;
+        }
         if self
             .config
             .keep_segments
@@ -254,7 +261,8 @@ impl Keeper {
             stream.evicted.push(EvictedEntry {
                 name: entry.name.clone(),
                 segments: 1,
-                bytes: entry.bytes,
+                // Of a register log without our own packets, so that what is evicted still adds up with the ledger.
+                bytes: entry.bytes - entry.keyframe_bytes().min(entry.bytes),
                 frames: entry.frames,
                 first_sequence: entry.first_sequence,
                 last_sequence: entry.last_sequence,

@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod index;
 mod keeper;
 pub mod manifest;
+#[macro_use]
 mod metrics;
 #[cfg(test)]
 mod model_tests;
@@ -29,6 +30,7 @@ mod output;
 mod receive;
 mod recorder;
 mod recover;
+mod register_stream;
 pub mod registers;
 pub mod replay;
 mod resume;
@@ -42,4 +44,5 @@ mod write;
 
 pub use recorder::Recorder;
 pub use recover::Report;
+pub use register_stream::LogPosition;
 pub use resume::recover_directory;

@@ -204,6 +204,17 @@ pub struct Event {
     pub text: String,
 }
 
+impl SegmentEntry {
+    /// Of a register log: bytes of the recorder's own packets at its start.
+    #[must_use]
+    pub fn keyframe_bytes(&self) -> u64 {
+        self.extra
+            .get("keyframe_bytes")
+            .and_then(Value::as_u64)
+            .unwrap_or(0)
+    }
+}
+
 impl Manifest {
     /// Read the manifest of a recording; None when there is none, or it cannot be parsed (then `text` says why).
     ///
@@ -316,8 +327,13 @@ pub enum Loaded {
 /// A ledger as nested JSON: `frames_corrupt` holds its reasons.
 #[must_use]
 pub fn ledger_json(ledger: &Ledger) -> Value {
+    nested_json(ledger.fields())
+}
+
+/// Names with a dot become objects.
+pub(crate) fn nested_json(fields: Vec<(&'static str, u64)>) -> Value {
     let mut map = Map::new();
-    for (name, value) in ledger.fields() {
+    for (name, value) in fields {
         match name.split_once('.') {
             Some((group, field)) => {
                 if let Value::Object(inner) = map

@@ -18,10 +18,11 @@ use crate::config::{RecorderConfig, StreamConfig};
 use crate::error::{Error, Result};
 use crate::fs::{Dir, RealDir};
 use crate::keeper::{Job, Keeper};
-use crate::manifest::{Event, Manifest, ledger_json};
+use crate::manifest::{Event, Manifest, ledger_json, nested_json};
 use crate::output::OutputShared;
 use crate::receive::{Batch, Receiver, SourceShared};
 use crate::recover::{Report, add_ledgers};
+use crate::register_stream::{self, LogPosition, RegisterShared};
 use crate::resume::{Past, entry_of, open_recording};
 use crate::source::{Source, Stop};
 use crate::status::StreamShared;
@@ -36,6 +37,7 @@ pub struct Recorder {
     stop: Stop,
     failure: Arc<Failure>,
     streams: Vec<Arc<StreamShared>>,
+    registers: Vec<Arc<RegisterShared>>,
     manifest: Arc<Mutex<Manifest>>,
     finished: Arc<(Mutex<bool>, Condvar)>,
     supervisor: Option<JoinHandle<()>>,
@@ -65,7 +67,14 @@ impl Recorder {
     pub(crate) fn start_in(root: Arc<dyn Dir>, config: RecorderConfig) -> Result<Self> {
         config.check()?;
         let mut sources = Vec::new();
+        let mut bound = Vec::new();
         for stream in &config.streams {
+            if stream.register_kind().is_some() {
+                bound.push(Some(register_stream::Bound::open(stream)?));
+                sources.push(Vec::new());
+                continue;
+            }
+            bound.push(None);
             let opened: Result<Vec<Source>> = stream
                 .sources
                 .iter()
@@ -95,9 +104,42 @@ impl Recorder {
         let crowded = cores < config.streams.len();
 
         let mut streams = Vec::new();
+        let mut registers = Vec::new();
         let mut workers: Vec<JoinHandle<()>> = Vec::new();
         let mut starts: Vec<Box<dyn FnOnce() -> Result<JoinHandle<()>> + Send>> = Vec::new();
-        for (stream, opened) in config.streams.iter().zip(sources) {
+        for ((stream, opened), bound) in config.streams.iter().zip(sources).zip(bound) {
+            if let (Some(kind), Some(bound)) = (stream.register_kind(), bound) {
+                let at = |e| {
+                    let path = root.path().join(&stream.name);
+                    Error::io("opening the stream's directory", &path, e)
+                };
+                let directory = dir.subdir(&stream.name, true).map_err(at)?;
+                let segments = manifest.lock().map_or_else(
+                    |_| Vec::new(),
+                    |m| {
+                        m.streams
+                            .get(&stream.name)
+                            .map_or_else(Vec::new, |s| s.segments.clone())
+                    },
+                );
+                let next = pasts.get(&stream.name).map_or(0, |p| p.next_number);
+                let started = register_stream::start(
+                    bound,
+                    stream,
+                    kind,
+                    &directory,
+                    &segments,
+                    next,
+                    keeper_jobs.clone(),
+                    limit.clone(),
+                    &failure,
+                    &stop,
+                    share_core,
+                )?;
+                registers.push(started.shared);
+                starts.extend(started.threads);
+                continue;
+            }
             let urls = opened
                 .iter()
                 .zip(&stream.sources)
@@ -163,11 +205,28 @@ impl Recorder {
         }
         let ledgers = {
             let streams = streams.clone();
+            let registers = registers.clone();
             let bases = pasts.clone();
             Box::new(move |name: &str| {
+                if let Some(stream) = registers
+                    .iter()
+                    .find(|r: &&Arc<RegisterShared>| r.name == name)
+                {
+                    let base = bases.get(name).map_or(&Value::Null, |p| &p.ledger);
+                    return Some(add_ledgers(base, &nested_json(stream.ledger().fields())));
+                }
                 let session = streams.iter().find_map(|s| s.ledger_of(name))?;
                 let base = bases.get(name).map_or(&Value::Null, |p| &p.ledger);
                 Some(add_ledgers(base, &ledger_json(&session)))
+            })
+        };
+        let needed_from = {
+            let registers = registers.clone();
+            Box::new(move |name: &str| {
+                let stream = registers
+                    .iter()
+                    .find(|r: &&Arc<RegisterShared>| r.name == name);
+                stream.map_or(u64::MAX, |r| r.needed_from.load(Ordering::Acquire))
             })
         };
         let keeper = Keeper::new(
@@ -175,6 +234,7 @@ impl Recorder {
             Arc::clone(&manifest),
             config.clone(),
             ledgers,
+            needed_from,
             Arc::clone(&failure),
             stop.clone(),
         )?;
@@ -200,6 +260,7 @@ impl Recorder {
             stop,
             failure,
             streams,
+            registers,
             manifest,
             finished,
             supervisor: Some(supervisor),
@@ -215,6 +276,9 @@ impl Recorder {
     /// Close every open segment at its next boundary and go on in a new one.
     pub fn rotate(&self) {
         for stream in &self.streams {
+            stream.rotate();
+        }
+        for stream in &self.registers {
             stream.rotate();
         }
     }
@@ -254,6 +318,13 @@ impl Recorder {
             }
             streams.insert(stream.name.clone(), entry);
         }
+        for stream in &self.registers {
+            let mut entry = stream.status();
+            if let (Value::Object(map), Some(error)) = (&mut entry, self.failure.text()) {
+                map.insert("error".into(), error.into());
+            }
+            streams.insert(stream.name.clone(), entry);
+        }
         json!({"finished": self.wait(Duration::ZERO), "streams": streams, "events": self.events()})
     }
 
@@ -278,7 +349,36 @@ impl Recorder {
                 streams.insert(name, json!({"ledger": ledger_json(&ledger), "files": files, "error": self.failure.text()}));
             }
         }
+        for stream in &self.registers {
+            lost |= stream.lost_anything();
+            let ledger = nested_json(stream.ledger().fields());
+            let files = self.files_of(&stream.name);
+            streams.insert(
+                stream.name.clone(),
+                json!({"ledger": ledger, "files": files, "error": self.failure.text()}),
+            );
+        }
         json!({"streams": streams, "out": self.config.out, "lost_anything": lost, "events": self.events()})
+    }
+
+    /// How far the log of a register stream is written: `after` names a segment and a place in it, and is waited for at
+    /// most `timeout`; None names the first segment of this recorder. None is returned for an unknown stream.
+    #[must_use]
+    pub fn log_position(
+        &self,
+        stream: &str,
+        after: Option<(u64, u64)>,
+        timeout: Duration,
+    ) -> Option<LogPosition> {
+        let stream = self.registers.iter().find(|r| r.name == stream)?;
+        Some(stream.log_position(after, timeout))
+    }
+
+    /// A sink is done with all segments below `segment`: retention may remove them.
+    pub fn sink_progress(&self, stream: &str, sink: &str, segment: u64) {
+        if let Some(stream) = self.registers.iter().find(|r| r.name == stream) {
+            stream.sink_progress(sink, segment);
+        }
     }
 
     fn events(&self) -> Vec<Event> {
@@ -314,7 +414,7 @@ impl Drop for Recorder {
     }
 }
 
-fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+pub(crate) fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     Builder::new()
         .name(name.chars().take(15).collect())
         .spawn(run)

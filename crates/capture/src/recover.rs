@@ -231,7 +231,7 @@ fn recover_part(
 }
 
 /// Give a synced `.part` its final name.
-fn publish(dir: &Arc<dyn Dir>, name: &str, replace: bool) -> Result<()> {
+pub(crate) fn publish(dir: &Arc<dyn Dir>, name: &str, replace: bool) -> Result<()> {
     let from = format!("{name}{PART}");
     dir.rename(&from, name, replace)
         .map_err(|e| Error::io("renaming", &dir.path().join(&from), e))?;
@@ -239,7 +239,7 @@ fn publish(dir: &Arc<dyn Dir>, name: &str, replace: bool) -> Result<()> {
         .map_err(|e| Error::io("syncing the directory", dir.path(), e))
 }
 
-fn remove(dir: &Arc<dyn Dir>, name: &str) -> Result<()> {
+pub(crate) fn remove(dir: &Arc<dyn Dir>, name: &str) -> Result<()> {
     match dir.remove(name) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
             Err(Error::io("removing", &dir.path().join(name), e))
@@ -248,12 +248,12 @@ fn remove(dir: &Arc<dyn Dir>, name: &str) -> Result<()> {
     }
 }
 
-fn open(dir: &Arc<dyn Dir>, name: &str) -> Result<Arc<dyn DiskFile>> {
+pub(crate) fn open(dir: &Arc<dyn Dir>, name: &str) -> Result<Arc<dyn DiskFile>> {
     dir.open(name)
         .map_err(|e| Error::io("opening", &dir.path().join(name), e))
 }
 
-fn copy_tail(dir: &Arc<dyn Dir>, part: &str, tail: &str, from: u64) -> Result<()> {
+pub(crate) fn copy_tail(dir: &Arc<dyn Dir>, part: &str, tail: &str, from: u64) -> Result<()> {
     let at = |e| Error::io("saving the tail", &dir.path().join(tail), e);
     let source = open(dir, part)?;
     let target = dir.create(tail).map_err(at)?;
@@ -272,7 +272,7 @@ fn copy_tail(dir: &Arc<dyn Dir>, part: &str, tail: &str, from: u64) -> Result<()
 }
 
 /// Size and digest of an index file.
-fn index_entry(dir: &Arc<dyn Dir>, name: &str) -> Result<IndexEntry> {
+pub(crate) fn index_entry(dir: &Arc<dyn Dir>, name: &str) -> Result<IndexEntry> {
     let file = open(dir, name)?;
     let mut digest = Digest::new();
     let mut buf = vec![0; 1 << 18];

@@ -7,12 +7,15 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tapeline_sys::clock;
+use tapeline_wire::register::{Kind, RegisterLedger};
 
 use crate::config::{RecorderConfig, StreamConfig, check_stream_name};
 use crate::error::{Error, Result};
 use crate::fs::{Dir, RealDir};
-use crate::manifest::{Loaded, Manifest, StreamEntry, ledger_json, rfc3339};
+use crate::manifest::{Loaded, Manifest, StreamEntry, ledger_json, nested_json, rfc3339};
 use crate::recover::{Report, reconcile, recover_stream};
+use crate::register_stream;
+use crate::register_stream::recover::recover_log;
 
 /// What an earlier session of a stream left: its ledger and the next segment number.
 #[derive(Clone, Default)]
@@ -115,7 +118,11 @@ fn recover_all(
         };
         // An eviction that a crash cut short: the manifest says that they are gone.
         for gone in &entry.evicted {
-            let index = gone.name.replace(".dat", ".idx.bcsv");
+            let stem = gone
+                .name
+                .rsplit_once('.')
+                .map_or(gone.name.as_str(), |(stem, _)| stem);
+            let index = format!("{stem}.idx.bcsv");
             for file in [&gone.name, &index] {
                 match dir.remove(file) {
                     Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -126,14 +133,18 @@ fn recover_all(
             }
         }
         let rule = rule_of(&entry.assembly);
-        let found = recover_stream(
-            &dir,
-            name,
-            &entry.layout,
-            rule,
-            &entry.segments,
-            &mut report,
-        )
+        let kind = Kind::from_name(&entry.wire);
+        let found = match kind {
+            Some(kind) => recover_log(&dir, name, kind, &entry.segments, &mut report),
+            None => recover_stream(
+                &dir,
+                name,
+                &entry.layout,
+                rule,
+                &entry.segments,
+                &mut report,
+            ),
+        }
         .map_err(|e| e.of_stream(name))?;
         let kept = |f: fn(&crate::manifest::SegmentEntry) -> u64| {
             found.segments.iter().map(f).sum::<u64>()
@@ -142,7 +153,7 @@ fn recover_all(
             |f: fn(&crate::manifest::EvictedEntry) -> u64| entry.evicted.iter().map(f).sum::<u64>();
         let (frames, bytes) = (
             kept(|s| s.frames) + evicted(|s| s.frames),
-            kept(|s| s.bytes) + evicted(|s| s.bytes),
+            kept(|s| s.bytes - s.keyframe_bytes().min(s.bytes)) + evicted(|s| s.bytes),
         );
         for r in &found.recovered {
             let tail = r.tail.as_ref().map_or_else(String::new, |t| {
@@ -172,7 +183,10 @@ fn recover_all(
         entry.segments = found.segments;
         entry.recovered.extend(found.recovered);
         if entry.ledger.is_null() {
-            entry.ledger = ledger_json(&tapeline_wire::ledger::Ledger::default());
+            entry.ledger = match kind {
+                Some(_) => nested_json(RegisterLedger::default().fields()),
+                None => ledger_json(&tapeline_wire::ledger::Ledger::default()),
+            };
         }
         if entry.directory.is_some() {
             let whole = parts.entry(directory).or_default();
@@ -194,6 +208,11 @@ fn recover_all(
     for (name, past) in &mut pasts {
         if let Some(entry) = manifest.streams.get_mut(name) {
             if let (None, Some((frames, bytes))) = (&entry.directory, parts.get(name)) {
+                if Kind::from_name(&entry.wire).is_some() {
+                    register_stream::recover::reconcile(&mut entry.ledger, *frames, *bytes);
+                    past.ledger = entry.ledger.clone();
+                    continue;
+                }
                 reconcile(&mut entry.ledger, *frames, *bytes, keepers.contains(name));
             }
             past.ledger = entry.ledger.clone();
@@ -235,12 +254,23 @@ fn adopt(root: &Arc<dyn Dir>, manifest: &mut Manifest, directory: &str) -> Resul
     for (file, _) in &files {
         // An index that a crash left without its data belongs to nothing.
         if let Some(stem) = file.strip_suffix(".idx.bcsv.part")
-            && !files
-                .iter()
-                .any(|(f, _)| f.strip_prefix(stem).is_some_and(|s| s.starts_with(".dat")))
+            && !files.iter().any(|(f, _)| {
+                f.strip_prefix(stem)
+                    .is_some_and(|s| DATA.iter().any(|d| s.starts_with(d)))
+            })
         {
             dir.remove(file)
                 .map_err(|e| Error::io("removing", &dir.path().join(file), e))?;
+            continue;
+        }
+        if let Some(kind) = log_kind(file, directory) {
+            manifest
+                .streams
+                .entry(directory.to_owned())
+                .or_insert_with(|| StreamEntry {
+                    wire: kind.name().into(),
+                    ..unknown_stream(None)
+                });
             continue;
         }
         let name = match file.strip_prefix(directory).and_then(|rest| {
@@ -277,6 +307,21 @@ fn adopt(root: &Arc<dyn Dir>, manifest: &mut Manifest, directory: &str) -> Resul
         manifest.streams.insert(name, entry);
     }
     Ok(())
+}
+
+/// What the names of data files end in.
+const DATA: [&str; 3] = [".dat", ".pkt", ".spkt"];
+
+/// The wire of a register log of this stream, by its name.
+fn log_kind(file: &str, stream: &str) -> Option<Kind> {
+    let stem = file
+        .strip_suffix(crate::sink::segment::PART)
+        .unwrap_or(file);
+    let (stem, extension) = stem.rsplit_once('.')?;
+    crate::recover::number_of(stem, stream)?;
+    [Kind::Packet, Kind::Simple]
+        .into_iter()
+        .find(|kind| kind.extension() == extension)
 }
 
 fn unknown_stream(layout: Option<crate::config::LayoutConfig>) -> StreamEntry {

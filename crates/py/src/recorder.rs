@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyKeyError, PyRuntimeError};
 use pyo3::prelude::*;
 use tapeline_capture::config::RecorderConfig;
 use tapeline_capture::{Recorder as Core, recover_directory as recover};
@@ -65,6 +65,40 @@ impl Recorder {
 
     fn rotate(&self, py: Python<'_>) -> PyResult<()> {
         self.with(py, Core::rotate)
+    }
+
+    /// How far the log of a register stream is written.
+    #[allow(clippy::type_complexity)] // the tuple that `tapeline.sinks` unpacks
+    #[pyo3(signature = (stream, after, timeout_s))]
+    fn log_position(
+        &self,
+        py: Python<'_>,
+        stream: &str,
+        after: Option<(u64, u64)>,
+        timeout_s: f64,
+    ) -> PyResult<(u64, String, u64, u64, bool, bool)> {
+        let timeout = Duration::try_from_secs_f64(timeout_s.max(0.0)).unwrap_or(Duration::MAX);
+        let p = self
+            .with(py, |core| core.log_position(stream, after, timeout))?
+            .ok_or_else(|| PyKeyError::new_err(stream.to_owned()))?;
+        Ok((
+            p.segment,
+            p.path,
+            p.bytes_valid,
+            p.keyframe_bytes,
+            p.finished,
+            p.ended,
+        ))
+    }
+
+    fn sink_progress(
+        &self,
+        py: Python<'_>,
+        stream: &str,
+        sink: &str,
+        segment: u64,
+    ) -> PyResult<()> {
+        self.with(py, |core| core.sink_progress(stream, sink, segment))
     }
 
     fn status(&self, py: Python<'_>) -> PyResult<String> {

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tapeline.cli._output import escape, size
+from tapeline.ledger import RegisterLedger
 
 if TYPE_CHECKING:
     from tapeline.ledger import Ledger
@@ -22,7 +23,7 @@ class View:
         """Take the first snapshot."""
         self._recorder = recorder
         self._start_s = self._last_s = time.monotonic()
-        self._last: dict[str, Ledger] = {}
+        self._last: dict[str, Ledger | RegisterLedger] = {}
 
     def render(self) -> Table:
         """Draw the present state and remember it for the next rates."""
@@ -30,7 +31,7 @@ class View:
         elapsed_s = max(now_s - self._last_s, 1e-6)
         grid = Table(title=f"recording to {escape(str(self._recorder.out))}, {now_s - self._start_s:.0f} s")
         grid.add_column("stream")
-        for heading in ("rate", "frames/s", "stored", "ring", "lost", "corrupt", "kernel drops"):
+        for heading in ("rate", "frames or packets/s", "stored", "ring", "lost", "corrupt", "kernel drops"):
             grid.add_column(heading, justify="right")
         streams = self._recorder.status().streams
         for name, stream in streams.items():
@@ -41,12 +42,12 @@ class View:
         return grid
 
 
-def _row(name: str, stream: StreamStatus, before: Ledger, elapsed_s: float) -> list[Text]:
+def _row(name: str, stream: StreamStatus, before: Ledger | RegisterLedger, elapsed_s: float) -> list[Text]:
     ledger = stream.ledger
     rate = (ledger.bytes_received - before.bytes_received) / elapsed_s
-    frames = (ledger.frames_received - before.frames_received) / elapsed_s
+    (units, *bad), (units_before, *_) = _counts(ledger), _counts(before)
+    frames = (units - units_before) / elapsed_s
     fill = stream.ring_used_bytes / max(stream.ring_bytes, 1)
-    bad = (ledger.frames_lost, ledger.frames_corrupt.total, ledger.datagrams_dropped_by_kernel)
     return [
         Text(escape(name), style="bold red" if stream.error else ""),
         Text(f"{size(rate)}/s"),
@@ -55,3 +56,11 @@ def _row(name: str, stream: StreamStatus, before: Ledger, elapsed_s: float) -> l
         Text(f"{fill:.0%}", style="yellow" if fill > 0.5 else ""),
         *(Text(f"{count:,}", style="bold red" if count else "") for count in bad),
     ]
+
+
+def _counts(ledger: Ledger | RegisterLedger) -> tuple[int, int, int, int]:
+    """Frames or packets received, lost, corrupt, and datagrams dropped."""
+    dropped = ledger.datagrams_dropped_by_kernel
+    if isinstance(ledger, RegisterLedger):
+        return ledger.packets_received, ledger.packets_lost, ledger.packets_invalid.total, dropped
+    return ledger.frames_received, ledger.frames_lost, ledger.frames_corrupt.total, dropped

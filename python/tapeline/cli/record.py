@@ -16,6 +16,7 @@ import click
 from tapeline.cli._output import Outcome, emit, emit_json, interactive, note, size, table
 from tapeline.config import RecorderConfig
 from tapeline.errors import ConfigError, RecorderError
+from tapeline.ledger import RegisterLedger
 from tapeline.quantities import parse_rotation
 
 if TYPE_CHECKING:
@@ -204,6 +205,13 @@ def _live(recorder: Recorder) -> Iterator[Callable[[], None]]:
 def _table(recorder: Recorder) -> str:
     rows = []
     for name, ledger in recorder.ledger().items():
+        if isinstance(ledger, RegisterLedger):
+            rows.append(
+                (name, ledger.packets_stored, size(ledger.bytes_stored), ledger.packets_lost,
+                 ledger.packets_invalid.total, ledger.packets_duplicate, 0, ledger.datagrams_dropped_by_kernel,
+                 ledger.bytes_invalid + ledger.bytes_discarded)
+            )  # fmt: skip
+            continue
         bad = ledger.frames_corrupt.total
         rows.append(
             (name, ledger.frames_stored, size(ledger.bytes_stored), ledger.frames_lost, bad, ledger.frames_duplicate,

@@ -123,7 +123,7 @@ pub(super) fn load(
     segments: &[SegmentEntry],
     limits: ImageLimits,
 ) -> Result<RegisterImage> {
-    let (mut image, mut from) = match read_file(dir, limits) {
+    let (mut image, from) = match read_file(dir, limits) {
         Some(loaded) => loaded,
         None => {
             let newest = segments.last().map_or(0, |s| s.number);
@@ -137,14 +137,15 @@ pub(super) fn load(
         }
     };
     for segment in segments.iter().filter(|s| s.number >= from.segment) {
-        if segment.number > from.segment {
-            from.segment = segment.number;
-            from.offset = 0;
-        }
+        let begin = if segment.number == from.segment {
+            from.offset
+        } else {
+            0
+        };
         let path = dir.path().join(&segment.name);
         let at = |e| Error::io("reading", &path, e);
         let file = dir.open(&segment.name).map_err(at)?;
-        apply(&mut image, kind, &*file, from.offset).map_err(at)?;
+        apply(&mut image, kind, &*file, begin).map_err(at)?;
     }
     Ok(image)
 }

@@ -168,7 +168,7 @@ fn pump(
     let end = loop {
         let draining = stop.requested();
         let held = pending.len();
-        let Ok(space) = intake.space(scanner.needed().max(held) + 4096) else {
+        let Ok(space) = intake.space(scanner.needed().max(held) + 64) else {
             break End::WriterGone;
         };
         let (head, rest) = space.split_at_mut(held.min(space.len()));
@@ -192,7 +192,8 @@ fn pump(
         if draining {
             drained += fresh as u64;
         }
-        let Ok(taken) = intake.take(&mut scanner, held + fresh, fresh, false, now_ns(), None) else {
+        let Ok(taken) = intake.take(&mut scanner, held + fresh, fresh, false, now_ns(), None)
+        else {
             break End::WriterGone;
         };
         pending.clear();

@@ -253,8 +253,7 @@ impl LogWriter {
 
     fn begin_segment(&mut self) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let segment =
-            LogSegment::create(&self.dir, &shared.name, self.next_number, shared.kind)?;
+        let segment = LogSegment::create(&self.dir, &shared.name, self.next_number, shared.kind)?;
         self.next_number += 1;
         let _ = self.keeper.send(Job::Opened(OpenFile {
             output: shared.name.clone(),

@@ -20,8 +20,6 @@ mod server;
 mod shared;
 mod start;
 
+pub use shared::LogPosition;
 pub(crate) use shared::RegisterShared;
-pub(crate) use start::{Bound, Started, start};
-
-#[cfg(test)]
-mod tests;
+pub(crate) use start::{Bound, start};

@@ -254,12 +254,7 @@ pub(super) struct LogSegment {
 }
 
 impl LogSegment {
-    pub(super) fn create(
-        dir: &Arc<dyn Dir>,
-        name: &str,
-        number: u64,
-        kind: Kind,
-    ) -> Result<Self> {
+    pub(super) fn create(dir: &Arc<dyn Dir>, name: &str, number: u64, kind: Kind) -> Result<Self> {
         let stem = format!("{name}_{number:06}_{}", compact_time(clock::realtime_ns()));
         let at = |file: &str| dir.path().join(file);
         let data_name = format!("{stem}.{}{PART}", kind.extension());

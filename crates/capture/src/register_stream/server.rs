@@ -38,7 +38,7 @@ const LISTENER: u64 = u64::MAX;
 
 /// What bounds a server.
 #[derive(Clone, Copy)]
-pub(super) struct Limits {
+pub(crate) struct Limits {
     pub(super) max_clients: usize,
     /// Of answers waiting for one client.
     pub(super) max_buffer_bytes: usize,
@@ -82,7 +82,7 @@ struct PendingSync {
 }
 
 /// A bound listener.
-pub(super) struct Server {
+pub(crate) struct Server {
     listener: TcpListener,
     limits: Limits,
 }
@@ -100,7 +100,8 @@ impl Server {
     }
 
     pub(super) fn run(self, intake: Intake, stop: &Stop) -> Ended {
-        let poller = Poller::new().map_err(|e| Error::io_bare("preparing to wait for clients", e))?;
+        let poller =
+            Poller::new().map_err(|e| Error::io_bare("preparing to wait for clients", e))?;
         let mut event_loop = EventLoop {
             listener: self.listener,
             limits: self.limits,
@@ -159,9 +160,7 @@ impl EventLoop {
             } else {
                 Duration::from_millis(1)
             };
-            self.poller
-                .wait(&mut events, wait)
-                .map_err(Stopped::Io)?;
+            self.poller.wait(&mut events, wait).map_err(Stopped::Io)?;
             self.round(&events)?;
             self.answer_syncs();
             let now = Instant::now();
@@ -313,7 +312,7 @@ impl EventLoop {
         let outcome = if client.scanner.needed() > SMALL && held > 0 {
             read_large(client)
         } else {
-            let space = self.intake.space(held + SMALL)?;
+            let space = self.intake.space(held + 64)?;
             let (head, rest) = space.split_at_mut(held.min(space.len()));
             head.copy_from_slice(client.pending.get(..head.len()).unwrap_or_default());
             let most = rest.len().min(READ);
@@ -389,7 +388,10 @@ impl EventLoop {
             self.close(token, Closed::Framing);
         } else if answered {
             self.send(token);
-            let full = self.clients.get(&token).is_some_and(|c| answers.overflow && c.sent < c.out.len());
+            let full = self
+                .clients
+                .get(&token)
+                .is_some_and(|c| answers.overflow && c.sent < c.out.len());
             if full {
                 self.close(token, Closed::NotReading);
             }
@@ -475,7 +477,8 @@ impl EventLoop {
         for (token, client) in &self.clients {
             let silent = now.duration_since(client.last_byte);
             let first = client.first_byte.map(|at| now.duration_since(at));
-            if client.sent < client.out.len() && now.duration_since(client.last_sent) > NOT_READING {
+            if client.sent < client.out.len() && now.duration_since(client.last_sent) > NOT_READING
+            {
                 gone.push((*token, Closed::NotReading));
             } else if (!client.packets && first.is_some_and(|t| t > FIRST_PACKET))
                 || (!client.pending.is_empty() && silent > MID_PACKET)

@@ -5,9 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tapeline_wire::register::{
-    ClosedCounters, ImageReader, InvalidCounters, Kind, RegisterLedger,
-};
+use tapeline_wire::register::{ClosedCounters, ImageReader, InvalidCounters, Kind, RegisterLedger};
 
 use crate::config::StreamConfig;
 use crate::manifest::nested_json;
@@ -98,9 +96,7 @@ impl RegisterShared {
         urls: Vec<String>,
         image: ImageReader,
         first: u64,
-        directory: String,
     ) -> Arc<Self> {
-        let _ = directory;
         Arc::new(Self {
             name: stream.name.clone(),
             kind,
@@ -140,11 +136,7 @@ impl RegisterShared {
     }
 
     /// See `Recorder::log_position`.
-    pub(crate) fn log_position(
-        &self,
-        after: Option<(u64, u64)>,
-        timeout: Duration,
-    ) -> LogPosition {
+    pub(crate) fn log_position(&self, after: Option<(u64, u64)>, timeout: Duration) -> LogPosition {
         let deadline = Instant::now() + timeout.min(Duration::from_secs(3600));
         let Ok(mut log) = self.log.lock() else {
             return none(after.map_or(0, |a| a.0));
@@ -191,8 +183,8 @@ impl RegisterShared {
 
     /// What was stored is read before what was received, so that nothing seems stored that was not received.
     pub(crate) fn ledger(&self) -> RegisterLedger {
-        let gone = self.written_all.load(Ordering::Acquire)
-            && self.received_all.load(Ordering::Acquire);
+        let gone =
+            self.written_all.load(Ordering::Acquire) && self.received_all.load(Ordering::Acquire);
         let out = RegOut::from_array(self.stored.snapshot());
         let r = RegIn::from_array(self.received.snapshot());
         let refused = |received: u64, stored: u64| {

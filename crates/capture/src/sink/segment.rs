@@ -171,9 +171,10 @@ impl Segment {
             .len()
             .map_err(|e| Error::io("looking at", &self.part_path(), e))
     }
+}
 
-    /// Close it: finish the index, sync both files, give them their names, sync the directory.
-    pub(crate) fn close(self) -> Result<SegmentEntry> {
+impl super::Closing for Segment {
+    fn close(self: Box<Self>) -> Result<SegmentEntry> {
         let path = self.part_path();
         let (index_digest, index_bytes) =
             self.index.finish().map_err(|e| Error::index(&path, e))?;
