@@ -17,11 +17,11 @@ import click
 
 from tapeline.cli._output import Outcome, emit, emit_json, note, progress, size, table
 from tapeline.errors import TapelineError
+from tapeline.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tapeline.ledger import Ledger
     from tapeline.recorder import Recorder
     from tapeline.simulate import RadarSimulation
 
@@ -184,7 +184,7 @@ def _record(directory: Path, frames: int, seed: int) -> tuple[dict[str, Account]
         by_name = {name: sent[url] for name, url in urls.items()}
         _drain(recorder, by_name)
         seconds = time.monotonic() - start_s
-    ledgers = recorder.ledger()
+    ledgers = _frame_ledgers(recorder)
     spans = _spans(directory)
     return {
         name: Account(transport, by_name[name], ledgers[name], spans.get(name, 0))
@@ -204,7 +204,7 @@ def _drain(recorder: Recorder, sent: Mapping[str, Mapping[str, Any]]) -> None:
     """Wait until everything that was sent has been received or dropped, or nothing comes any more."""
     last, quiet_since_s = -1, time.monotonic()
     while True:
-        ledgers = recorder.ledger()
+        ledgers = _frame_ledgers(recorder)
         missing = [
             name
             for name, account in sent.items()
@@ -280,3 +280,8 @@ def _report(accounts: Mapping[str, Account], seconds: float) -> str:
             f"{size(received)} in {seconds:.2f} s: {size(received / seconds)}/s",
         ]
     )
+
+
+def _frame_ledgers(recorder: Recorder) -> dict[str, Ledger]:
+    """The ledgers; every stream of the demonstration carries frames."""
+    return {name: ledger for name, ledger in recorder.ledger().items() if isinstance(ledger, Ledger)}

@@ -17,6 +17,9 @@ use crate::source::{DRAIN_BYTES, Ended, Stop, WAIT};
 /// Largest datagram.
 const DATAGRAM: usize = 65_536;
 
+/// Fills a buffer, told whether only what is there already is wanted: `Some(0)` is the end, `None` nothing yet.
+type Reading<'a> = &'a mut dyn FnMut(&mut [u8], bool) -> io::Result<Option<usize>>;
+
 /// How a byte stream came to its end.
 enum End {
     /// The input ended, or broke.
@@ -160,7 +163,7 @@ fn datagram_in(intake: &mut Intake, datagram: &[u8], now: u64) -> Result<(), Wri
 fn pump(
     intake: &mut Intake,
     stop: &Stop,
-    read: &mut dyn FnMut(&mut [u8], bool) -> io::Result<Option<usize>>,
+    read: Reading<'_>,
 ) -> End {
     let mut scanner = PacketScanner::new(intake.kind);
     let mut pending: Vec<u8> = Vec::new();
