@@ -160,11 +160,7 @@ fn datagram_in(intake: &mut Intake, datagram: &[u8], now: u64) -> Result<(), Wri
 }
 
 /// Reads a byte stream to its end: `Some(0)`, or nothing while draining.
-fn pump(
-    intake: &mut Intake,
-    stop: &Stop,
-    read: Reading<'_>,
-) -> End {
+fn pump(intake: &mut Intake, stop: &Stop, read: Reading<'_>) -> End {
     let mut scanner = PacketScanner::new(intake.kind);
     let mut pending: Vec<u8> = Vec::new();
     let mut drained = 0;
