@@ -41,7 +41,9 @@ class StreamStatus:
         error: Why the stream failed; None while it has not.
     """
 
-    ledger: Ledger | RegisterLedger
+    ledger: (
+        Ledger | Any
+    )  # `| RegisterLedger` would make every caller ask which; with Any the names of Ledger are checked
     addresses: tuple[str, ...]
     ring_bytes: int
     ring_used_bytes: int
@@ -176,8 +178,8 @@ class Recorder:
                 self._native.stop()
                 raise RecorderError(f"stream {name} received nothing within {limit_s:g} s", stream=name)
 
-    def ledger(self) -> dict[str, Ledger | RegisterLedger]:
-        """Name to ledger of every stream: a snapshot, also after the end."""
+    def ledger(self) -> dict[str, Ledger | Any]:
+        """Name to ledger of every stream, a `RegisterLedger` of a register stream: a snapshot, also after the end."""
         return {name: stream.ledger for name, stream in self.status().streams.items()}
 
     def status(self) -> RecorderStatus:

@@ -74,6 +74,9 @@ def test_defaults_reach_the_recorder_as_agreed():
                 "sync": "interval:1",
                 "idle_timeout_seconds": None,
                 "connect_backoff_seconds": [0.1, 5.0],
+                "max_clients": 1024,
+                "max_buffer_bytes": 4194304,
+                "image_seconds": 10.0,
             }
         ],
     }
@@ -251,7 +254,10 @@ def test_an_unknown_variable_is_named():
         ("assembly", None),
         ("gro", "maybe"),
         ("gro", 1),
-        ("wire", "packet"),
+        ("wire", "modbus"),
+        ("max_clients", 0),
+        ("max_buffer_bytes", 65535),
+        ("image_seconds", 0),
         ("idle_timeout_seconds", 0),
         ("connect_backoff_seconds", [5, 1]),
         ("connect_backoff_seconds", [0, 1]),

@@ -12,6 +12,8 @@ from tapeline.cli._output import escape, size
 from tapeline.ledger import RegisterLedger
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tapeline.ledger import Ledger
     from tapeline.recorder import Recorder, StreamStatus
 
@@ -31,15 +33,21 @@ class View:
         elapsed_s = max(now_s - self._last_s, 1e-6)
         grid = Table(title=f"recording to {escape(str(self._recorder.out))}, {now_s - self._start_s:.0f} s")
         grid.add_column("stream")
-        for heading in ("rate", "frames or packets/s", "stored", "ring", "lost", "corrupt", "kernel drops"):
-            grid.add_column(heading, justify="right")
         streams = self._recorder.status().streams
+        for heading in ("rate", _units(streams), "stored", "ring", "lost", "corrupt", "kernel drops"):
+            grid.add_column(heading, justify="right")
         for name, stream in streams.items():
             before = self._last.get(name, stream.ledger)
             grid.add_row(*_row(name, stream, before, elapsed_s))
         self._last = {name: stream.ledger for name, stream in streams.items()}
         self._last_s = now_s
         return grid
+
+
+def _units(streams: Mapping[str, StreamStatus]) -> str:
+    """What the streams count."""
+    found = {"packets" if isinstance(s.ledger, RegisterLedger) else "frames" for s in streams.values()}
+    return f"{' or '.join(sorted(found))}/s"
 
 
 def _row(name: str, stream: StreamStatus, before: Ledger | RegisterLedger, elapsed_s: float) -> list[Text]:
