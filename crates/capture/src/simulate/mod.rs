@@ -1,4 +1,4 @@
-//! A radar producer with faults whose every consequence is known (requirement F9).
+//! A radar producer with faults whose every consequence is known (requirement F9), and a battery (`battery/`, P5).
 //!
 //! Each destination has a thread, each stream a generator of frames and faults (`stream.rs`). A generator decides by
 //! its own seeded random numbers alone, so the same seed gives the same faults at any speed and on any transport,
@@ -9,6 +9,7 @@
 //! pool whose checksums are known, headers are written once, and the kernel gathers both (`batch.rs`, `send.rs`).
 
 mod account;
+mod battery;
 mod batch;
 mod options;
 mod pace;
@@ -22,5 +23,8 @@ mod tests;
 pub(crate) mod threads;
 
 pub use account::{Account, Expected, ExpectedCorrupt};
+pub use battery::{
+    BatteryOptions, BatterySimulation, BatterySummary, BatteryTotal, ClientAccount, Image, ImageSource,
+};
 pub use options::{Faults, RadarOptions, Target, TargetKind};
 pub use radar::{DestinationAccount, RadarSimulation, StreamAccount, Summary};
