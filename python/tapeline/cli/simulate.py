@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -10,10 +10,20 @@ from tapeline.cli._output import Outcome, emit, emit_json, interactive, note, pr
 from tapeline.cli._sending import ManyUrls, quantity, stopping
 from tapeline.quantities import parse_duration, parse_size
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tapeline.simulate._simulation import Simulation
+
 _RADAR_EXAMPLES = """\b
 Examples:
   tapeline simulate radar --to tcp://127.0.0.1:9001 --streams 1 --frames 100000 --payload 64KiB
   tapeline simulate radar --to udp://:9001 udp://:9002 --rate 5000 --duration 10s --drop 0.01 --json
+"""
+_BATTERY_EXAMPLES = """\b
+Examples:
+  tapeline simulate battery --to tcp://127.0.0.1:9000 --clients 4 --packets 100000 --count 3 --json
+  tapeline simulate battery --to udp://:9000 --count 1:40 --delay 0.01 --duration 10s --full-every 100
 """
 _COLUMNS = (
     ("generated", "frames_generated"),
@@ -72,7 +82,7 @@ def radar(
     from the seed alone. SIGINT or SIGTERM ends the sending; the account is printed then, too.
     """
     from tapeline.simulate import FaultRates, RadarSimulation
-    from tapeline.simulate._radar import DEFAULT_FRAMES, SendError
+    from tapeline.simulate._radar import DEFAULT_FRAMES
 
     duration_s = None if duration is None else quantity("--duration", parse_duration, duration)
     if frames is None and duration_s is None:
@@ -91,6 +101,90 @@ def radar(
         gso=gso,
         connect_timeout_s=quantity("--connect-timeout", parse_duration, connect_timeout),
     )
+    return _finish(simulation, urls, _table, as_json=as_json)
+
+
+@simulate.command(cls=ManyUrls, epilog=_BATTERY_EXAMPLES)
+@click.option("--to", "urls", multiple=True, required=True, metavar="URL...", help="tcp://, udp://, file:// or -.")
+@click.option("--clients", type=click.IntRange(1, 1024), help="Connections, each a source (one per URL).")
+@click.option("--packets", type=click.IntRange(0), help="Packets of each client (10000; with --duration no limit).")
+@click.option("--count", default="8", show_default=True, metavar="C", help="Registers of a packet: N, or MIN:MAX.")
+@click.option("--registers", type=click.IntRange(1, 65_536), help="Registers of a source (1024, or the count).")
+@click.option("--delay", metavar="S", help="Time between two packets of a client (none).")
+@click.option("--rate", type=float, default=0.0, metavar="HZ", help="Packets per second of each client; 0: no limit.")
+@click.option("--duration", metavar="S", help="Stop after this time.")
+@click.option("--random", is_flag=True, help="Random offsets and values instead of a battery's.")
+@click.option("--full-every", type=click.IntRange(0), default=0, metavar="N", help="Each N-th packet is a FULL.")
+@click.option("--wire", type=click.Choice(["simple", "packet"]), default="packet", show_default=True, help="The wire.")
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Decides all, times included (0, times by the clock).")
+@click.option("--datagram", metavar="BYTES", help="Fill UDP datagrams up to this size (one packet each).")
+@click.option("--image", is_flag=True, help="Put the final image into the account.")
+@click.option("--connect-timeout", default="10s", show_default=True, metavar="S", help="Wait so long for a listener.")
+@click.option("--json", "as_json", is_flag=True, help="Print the account as one line of JSON.")
+def battery(
+    *,
+    urls: tuple[str, ...],
+    clients: int | None,
+    packets: int | None,
+    count: str,
+    registers: int | None,
+    delay: str | None,
+    rate: float,
+    duration: str | None,
+    random: bool,
+    full_every: int,
+    wire: Literal["simple", "packet"],
+    seed: int | None,
+    datagram: str | None,
+    image: bool,
+    connect_timeout: str,
+    as_json: bool,
+) -> Outcome:
+    """Send register packets of a battery and say what was sent and what image must come of it.
+
+    Each client is a rack with a connection of its own; cell voltages, temperatures, currents and contactors drift.
+    Client i goes to URL i modulo their number. SIGINT or SIGTERM ends the sending; the account is printed then, too.
+    """
+    from tapeline.simulate import BatterySimulation
+    from tapeline.simulate._battery import DEFAULT_PACKETS
+
+    duration_s = None if duration is None else quantity("--duration", parse_duration, duration)
+    if packets is None and duration_s is None:
+        packets = DEFAULT_PACKETS
+    simulation = BatterySimulation(
+        urls,
+        clients=clients,
+        packets=packets,
+        count=quantity("--count", _count, count),
+        registers=registers,
+        delay_s=0.0 if delay is None else quantity("--delay", parse_duration, delay),
+        rate_hz=rate,
+        duration_s=duration_s,
+        random=random,
+        full_every=full_every,
+        wire=wire,
+        seed=seed,
+        datagram_bytes=None if datagram is None else quantity("--datagram", parse_size, datagram),
+        image=image,
+        connect_timeout_s=quantity("--connect-timeout", parse_duration, connect_timeout),
+    )
+    return _finish(simulation, urls, _battery_text, as_json=as_json)
+
+
+def _count(text: object) -> tuple[int, int]:
+    low, _, high = str(text).partition(":")
+    try:
+        return int(low), int(high or low)
+    except ValueError:
+        raise ValueError(f"{text!r} is neither a number nor MIN:MAX") from None
+
+
+def _finish(
+    simulation: Simulation, urls: tuple[str, ...], text: Callable[[dict[str, Any]], str], *, as_json: bool
+) -> Outcome:
+    """Wait for the end of a simulation and print its account."""
+    from tapeline.simulate import SendError
+
     to_stdout = "-" in urls
     with stopping(simulation.stop), progress("sending") as advance:
         while not simulation.wait(0.25):
@@ -103,11 +197,20 @@ def radar(
         truth = error.truth
         outcome = Outcome.FAILED
     if not to_stdout:
-        emit_json(truth) if as_json else emit(_table(truth))
+        emit_json(truth) if as_json else emit(text(truth))
     elif as_json or interactive():
-        # stdout carries the frames
-        note(_table(truth))
+        # stdout carries the stream
+        note(text(truth))
     return outcome
+
+
+def _battery_text(truth: dict[str, Any]) -> str:
+    total, seconds = truth["total"], truth["elapsed_s"]
+    speed = f" in {seconds:.3g} s, {total['packets_sent'] / seconds:,.0f} packets/s" if seconds > 0 else ""
+    return (
+        f"{len(truth['clients'])} clients: {total['packets_sent']:,} packets ({total['full_packets']:,} FULL) with "
+        f"{total['registers_sent']:,} registers, {size(total['bytes_sent'])}{speed}\nimage {truth['image_digest']}"
+    )
 
 
 def _table(truth: dict[str, Any]) -> str:

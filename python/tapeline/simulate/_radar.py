@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from tapeline import _native
-from tapeline.errors import ConfigError
+from tapeline.simulate._simulation import Simulation, options_json, whole
 from tapeline.urls import parse_destination
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
 DEFAULT_FRAMES = 10_000
 DEFAULT_PAYLOAD_BYTES = 1400
-_POLL_S = 0.1  # how often a wait comes up for signals; the compiled wait sleeps in between
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +35,7 @@ class FaultRates:
     garbage: float = 0.0
 
 
-class RadarSimulation:
+class RadarSimulation(Simulation):
     """A radar simulation in the background. Options and errors are those of `simulate_radar`.
 
     As a context manager it waits for the end on leaving, or stops when an exception passes through:
@@ -72,92 +69,21 @@ class RadarSimulation:
         count = max(4, len(targets)) if streams is None else streams
         options = {
             "to": [target.as_dict() for target in targets],
-            "streams": _whole("streams", count, 1, 65_535),
-            "frames": None if frames is None else _whole("frames", frames, 0),
+            "streams": whole("streams", count, 1, 65_535),
+            "frames": None if frames is None else whole("frames", frames, 0),
             "duration_s": duration_s,
-            "payload_bytes": _whole("payload", payload_bytes, 1),
+            "payload_bytes": whole("payload", payload_bytes, 1),
             "rate_hz": rate_hz,
-            "periodic": _whole("periodic", periodic, 0),
+            "periodic": whole("periodic", periodic, 0),
             "faults": asdict(faults or FaultRates()),
-            "seed": _whole("seed", seed, 0),
-            "first_sequence": _whole("first_sequence", first_sequence, 0, 1 << 63),
-            "start_ns": None if start_ns is None else _whole("start_ns", start_ns, 0),
-            "datagram_bytes": None if datagram_bytes is None else _whole("datagram", datagram_bytes, 1),
+            "seed": whole("seed", seed, 0),
+            "first_sequence": whole("first_sequence", first_sequence, 0, 1 << 63),
+            "start_ns": None if start_ns is None else whole("start_ns", start_ns, 0),
+            "datagram_bytes": None if datagram_bytes is None else whole("datagram", datagram_bytes, 1),
             "gso": gso,
             "connect_timeout_s": connect_timeout_s,
         }
-        try:
-            text = json.dumps(options, allow_nan=False)
-        except ValueError:
-            raise ConfigError("a rate, probability or time is not a finite number") from None
-        self._native = _native.RadarSimulation(text)
-        self._truth: dict[str, Any] | None = None
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until everything is sent.
-
-        Args:
-            timeout: Seconds; None waits for the end.
-
-        Returns:
-            True when everything is sent.
-        """
-        if self._truth is not None:
-            return True
-        left = float("inf") if timeout is None else timeout
-        while not self._native.wait(min(left, _POLL_S)):
-            left -= _POLL_S
-            if left <= 0:
-                return False
-        return True
-
-    def stop(self) -> None:
-        """Ask the senders to end after what they are sending now."""
-        if self._truth is None:
-            self._native.stop()
-
-    def bytes_sent(self) -> int:
-        """Bytes given to the operating system so far."""
-        return self._native.bytes_sent() if self._truth is None else int(self._truth["total"]["bytes_sent"])
-
-    def truth(self) -> dict[str, Any]:
-        """Wait for the end and return the account, as `simulate_radar` does.
-
-        Raises:
-            ConnectionError: A destination failed; `truth` of the exception is the account so far.
-        """
-        self.wait()
-        if self._truth is None:
-            self._truth = json.loads(self._native.finish())
-        failed = [d for d in self._truth["destinations"] if d["error"] is not None]
-        if failed:
-            raise SendError("; ".join(f"{d['url']}: {d['error']}" for d in failed), self._truth)
-        return self._truth
-
-    def __enter__(self) -> Self:
-        """Return itself; it is sending already."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Wait for the end, or stop when an exception passes through."""
-        if kind is not None:
-            self.stop()
-        self.wait()
-
-
-class SendError(ConnectionError):
-    """A destination took no more.
-
-    Attributes:
-        truth: The account so far; the last part of it may not have been sent.
-    """
-
-    def __init__(self, text: str, truth: dict[str, Any]) -> None:
-        """Keep the account beside the text."""
-        super().__init__(text)
-        self.truth = truth
+        super().__init__(_native.RadarSimulation(options_json(options)), "destinations")
 
 
 def simulate_radar(
@@ -239,9 +165,3 @@ def simulate_radar(
     )
     with simulation:
         return simulation.truth()
-
-
-def _whole(name: str, value: object, least: int, most: int = (1 << 64) - 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number from {least} to {most}")
-    return value

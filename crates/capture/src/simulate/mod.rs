@@ -9,8 +9,8 @@
 //! pool whose checksums are known, headers are written once, and the kernel gathers both (`batch.rs`, `send.rs`).
 
 mod account;
-mod battery;
 mod batch;
+mod battery;
 mod options;
 mod pace;
 mod pool;
@@ -24,7 +24,8 @@ pub(crate) mod threads;
 
 pub use account::{Account, Expected, ExpectedCorrupt};
 pub use battery::{
-    BatteryOptions, BatterySimulation, BatterySummary, BatteryTotal, ClientAccount, Image, ImageSource,
+    BatteryOptions, BatterySimulation, BatterySummary, BatteryTotal, ClientAccount, Image,
+    ImageSource,
 };
 pub use options::{Faults, RadarOptions, Target, TargetKind};
 pub use radar::{DestinationAccount, RadarSimulation, StreamAccount, Summary};

@@ -119,12 +119,9 @@ impl Rack {
         let timestamp_us = timestamp_ns / 1000;
         #[allow(clippy::cast_precision_loss)] // what the simple wire carries
         let encoded = match self.kind {
-            Kind::Simple => encode_simple(
-                timestamp_us as f64 / 1e6,
-                self.source.id,
-                &self.listed,
-                out,
-            ),
+            Kind::Simple => {
+                encode_simple(timestamp_us as f64 / 1e6, self.source.id, &self.listed, out)
+            }
             Kind::Packet => {
                 let fields = PacketFields {
                     timestamp_us,

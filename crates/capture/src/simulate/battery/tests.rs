@@ -1,4 +1,9 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::{fs, path::PathBuf};
 
@@ -72,7 +77,7 @@ fn the_account_is_what_a_decoder_finds_and_the_image_what_it_makes() {
                     full += u64::from(packet.command == Command::Full);
                     registers += u64::from(packet.count);
                     assert!(packet.command == Command::Full || (3..=40).contains(&packet.count));
-                    let applied = image.apply(packet);
+                    let applied = image.apply(&packet);
                     assert_eq!(applied.refused, 0);
                 })
                 .unwrap();
@@ -81,9 +86,19 @@ fn the_account_is_what_a_decoder_finds_and_the_image_what_it_makes() {
         let total = summary.total;
         assert_eq!((total.packets_sent, total.full_packets), (packets, full));
         assert_eq!(packets, 500 * u64::from(clients));
-        assert_eq!(full, if wire == "packet" { 5 * u64::from(clients) } else { 0 });
+        assert_eq!(
+            full,
+            if wire == "packet" {
+                5 * u64::from(clients)
+            } else {
+                0
+            }
+        );
         assert_eq!(total.registers_sent, registers);
-        assert_eq!(total.bytes_sent, streams.iter().map(|s| s.len() as u64).sum::<u64>());
+        assert_eq!(
+            total.bytes_sent,
+            streams.iter().map(|s| s.len() as u64).sum::<u64>()
+        );
         assert_eq!(summary.image_digest, image.digest());
         let found = summary.image.unwrap().sources;
         assert_eq!(found.len(), clients as usize);
@@ -91,7 +106,9 @@ fn the_account_is_what_a_decoder_finds_and_the_image_what_it_makes() {
             let of = image
                 .sources()
                 .into_iter()
-                .find(|s| s.source().kind as u8 == source.source_type && s.source().id == source.src_id)
+                .find(|s| {
+                    s.source().kind as u8 == source.source_type && s.source().id == source.src_id
+                })
                 .unwrap();
             assert_eq!(of.registers(), source.registers);
         }
