@@ -199,7 +199,7 @@ impl BatterySimulation {
 
 fn image_of(outcome: &Outcome) -> Option<ImageSource> {
     let registers: Vec<(u16, u16)> = outcome.rack.known().collect();
-    (!registers.is_empty()).then(|| ImageSource {
+    (!registers.is_empty()).then_some(ImageSource {
         source_type: outcome.rack.source.kind as u8,
         src_id: outcome.rack.source.id,
         registers,
