@@ -7,6 +7,7 @@ import pytest
 from tests.system._processes import Running, tapeline
 from tests.system._sending import Receiver
 
+import tapeline as package
 from tapeline import wire
 from tapeline.errors import ConfigError
 from tapeline.simulate import BatterySimulation, battery
@@ -39,6 +40,37 @@ def test_a_decoder_finds_what_the_account_says(kind):
     assert truth["image_digest"] == image.digest()
     (source,) = truth["image"]["sources"]
     assert (source["type"], source["src_id"], len(source["registers"])) == (2, 0, 1024)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("packet", ["--count", 3]),
+        ("packet", ["--count", "1:40", "--full-every", 100]),
+        ("packet", ["--count", "0:300", "--random", "--rate", 20_000]),
+        ("packet", ["--count", 7, "--delay", "0.1ms"]),
+        ("simple", ["--count", 3]),
+        ("simple", ["--count", "0:300", "--random"]),
+    ],
+)
+def test_the_server_has_what_the_account_says(tmp_path, kind, options):
+    config = {"out": str(tmp_path), "streams": {"rack": {"url": f"tcp://127.0.0.1:0?wire={kind}"}}}
+    with package.Recorder(config) as recorder:
+        [url] = recorder.status().streams["rack"].addresses
+        done = tapeline(
+            "simulate", "battery", "--to", url, "--clients", 3, "--packets", 1000, "--wire", kind, *options, "--json",
+            "--image",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    truth = json.loads(done.stdout)
+    total, ledger = truth["total"], recorder.ledger()["rack"]
+    assert (ledger.clients_accepted, ledger.packets_stored, ledger.bytes_stored, ledger.registers_received) == (
+        3, total["packets_sent"], total["bytes_sent"], total["registers_sent"],
+    )  # fmt: skip
+    assert (ledger.gaps, ledger.packets_duplicate, ledger.full_packets) == (0, 0, total["full_packets"])
+    assert wire.RegisterImage.load(tmp_path / "rack" / "image.bin").digest() == truth["image_digest"]
+    shown = tapeline("registers", "image", tmp_path, "--json")
+    assert json.loads(shown.stdout) == truth["image"]
 
 
 def test_the_same_seed_gives_the_same_bytes(tmp_path):
