@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from tapeline import _native, registers
 from tapeline._register_files import PART, RegisterFiles, find, index_of
 from tapeline.errors import TapelineError
+from tapeline.ledger import RegisterLedger
 from tapeline.recording import Stream
 
 if TYPE_CHECKING:
@@ -21,25 +22,6 @@ if TYPE_CHECKING:
     from tapeline.registers import Image, Moment
 
 _TABLES = ("parquet", "bcsv")
-
-
-class RegisterLedger:
-    """The account of a register stream at the manifest's last change."""
-
-    def __init__(self, fields: Mapping[str, Any]) -> None:
-        """Keep the fields."""
-        self._fields = dict(fields)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Field to number, nested where reasons are counted."""
-        return dict(self._fields)
-
-    def __getattr__(self, name: str) -> Any:
-        """A field by its name."""
-        try:
-            return self._fields[name]
-        except KeyError:
-            raise AttributeError(name) from None
 
 
 class RegisterSegment:
@@ -104,9 +86,9 @@ class RegisterStream(Stream):
 
     @property
     def ledger(self) -> RegisterLedger:  # type: ignore[override]
-        """The account at the manifest's last change; empty where there is no manifest."""
+        """The account at the manifest's last change; all zeros where there is no manifest."""
         found = self.files.entry.get("ledger")
-        return RegisterLedger(found if isinstance(found, dict) else {})
+        return RegisterLedger.from_dict(found if isinstance(found, dict) else {})
 
     @property
     def first_timestamp_us(self) -> int:
@@ -273,13 +255,22 @@ class _Check:
 
     def ledger(self) -> None:
         entry = self.stream.files.entry
-        fields = self.stream.ledger.as_dict()
-        if entry.get("evicted") or entry.get("recovered") or any(segment.is_open for segment in self.stream.logs):
+        told = entry.get("ledger")
+        if not isinstance(told, dict):
             return
         path = self.root / "recording.json"
-        for name, stored in (("packets_received", self.packets), ("registers_received", self.registers)):
-            if isinstance(fields.get(name), int):
-                self.differ(path, f"{self.stream.name}: {name} = those in the logs", fields[name], stored)
+        ledger = self.stream.ledger
+        for sentence in ledger.broken_laws():
+            self.report.add(path.name, None, f"{self.stream.name}: ledger", "laws that hold", sentence)
+        if entry.get("evicted") or entry.get("recovered") or any(segment.is_open for segment in self.stream.logs):
+            return
+        # the law of the registers only holds where every packet was stored
+        stored = [("packets_stored", self.packets)]
+        if ledger.packets_refused == 0:
+            stored.append(("registers_received", self.registers))
+        for name, count in stored:
+            if name in told:
+                self.differ(path, f"{self.stream.name}: {name} = those in the logs", told[name], count)
 
 
 def _table_rows(path: Path, kind: str) -> int:
