@@ -14,7 +14,6 @@ use tapeline_bcsv::{BatchView, ColumnType, OnCorrupt, ReadOptions, Reader, Selec
 use crate::chunks::Cancel;
 use crate::columns;
 use crate::error::{Error, ErrorKind, Result};
-use crate::import::Rows;
 use crate::text::{TextFormat, TextWriter};
 
 /// What was written.
@@ -28,6 +27,28 @@ pub struct ExportReport {
     pub gaps: Vec<(u64, u64)>,
     /// Names and types of the columns written.
     pub columns: Vec<(String, ColumnType)>,
+}
+
+/// Rows wanted of a file, as Python slices are: negative numbers count from the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RowRange {
+    /// First row.
+    pub start: i64,
+    /// Row after the last one; the end if `None`.
+    pub stop: Option<i64>,
+}
+
+impl RowRange {
+    fn of(self, total: u64) -> (u64, u64) {
+        let place = |at: i64| {
+            if at < 0 {
+                total.saturating_sub(at.unsigned_abs())
+            } else {
+                at.unsigned_abs().min(total)
+            }
+        };
+        (place(self.start), self.stop.map_or(total, place))
+    }
 }
 
 /// Rows of a range at least, so that handing over costs nothing.
@@ -45,7 +66,7 @@ pub struct ExportOptions {
     /// Names of the columns wanted, in this order; all if `None`.
     pub columns: Option<Vec<String>>,
     /// Rows wanted.
-    pub rows: Rows,
+    pub rows: RowRange,
     /// Leave damaged rows out and report them, in place of stopping there.
     pub skip_damage: bool,
     /// Threads; 0 is one per core.
@@ -151,9 +172,18 @@ pub fn export(
 }
 
 /// Ranges of rows that start where packets do.
-fn ranges(reader: &Reader, rows: Rows) -> Result<Vec<(u64, u64)>> {
-    let total = reader.num_rows()?;
-    let (start, stop) = (rows.start.min(total), rows.stop.unwrap_or(total).min(total));
+fn ranges(reader: &Reader, rows: RowRange) -> Result<Vec<(u64, u64)>> {
+    // The first rows of a file without an index are given without counting all of them.
+    if let (Ok(start), Some(Ok(stop))) = (u64::try_from(rows.start), rows.stop.map(u64::try_from))
+        && stop.saturating_sub(start) <= RANGE_ROWS
+    {
+        return Ok(if start < stop {
+            vec![(start, stop)]
+        } else {
+            Vec::new()
+        });
+    }
+    let (start, stop) = rows.of(reader.num_rows()?);
     let mut ranges = Vec::new();
     let mut from = start;
     for packet in reader.packets()? {

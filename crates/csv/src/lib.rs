@@ -25,7 +25,7 @@ mod text;
 
 pub use chunks::Cancel;
 pub use error::{Error, ErrorKind, Place, Result};
-pub use export::{ExportOptions, ExportReport, export};
+pub use export::{ExportOptions, ExportReport, RowRange, export};
 pub use import::{ColumnReport, ImportOptions, ImportReport, Rows, Scan, import, scan};
 pub use infer::{EmptyCells, Summary, Types};
 pub use number::{exact_f32, exact_f64};

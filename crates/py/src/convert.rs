@@ -15,12 +15,12 @@ use arrow_schema::{ArrowError, SchemaRef};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyCapsule;
+use pyo3::types::{PyBytes, PyCapsule};
 use serde_json::{Value, json};
 use tapeline_bcsv::ColumnType;
 use tapeline_csv::{
     Cancel, Dialect, DialectOptions, EmptyCells, Error, ErrorKind, ExportOptions, Header,
-    ImportOptions, ImportReport, Ragged, Rows, Scan, TextFormat, TextWriter, Types,
+    ImportOptions, ImportReport, Ragged, RowRange, Rows, Scan, TextFormat, TextWriter, Types,
 };
 
 use crate::errors::{SchemaError, bcsv_error, make, os_error};
@@ -117,14 +117,7 @@ fn text_export(
     options_json: &str,
     progress: Option<Bound<'_, PyAny>>,
 ) -> PyResult<String> {
-    let options: Value = parse_json(options_json)?;
-    let options = ExportOptions {
-        format: text_format(&options),
-        columns: strings(&options["columns"]),
-        rows: rows_of(&options),
-        skip_damage: options["skip_damage"].as_bool().unwrap_or(false),
-        threads: usize::try_from(options["threads"].as_u64().unwrap_or(0)).unwrap_or(0),
-    };
+    let options = export_options(options_json)?;
     let cancel = Cancel::default();
     let done = run(py, &cancel, progress, || {
         let mut out = Out::open(destination.as_deref())?;
@@ -152,6 +145,35 @@ fn text_export(
         json!({"rows": report.rows, "bytes": report.bytes, "gaps": gaps, "columns": columns})
             .to_string(),
     )
+}
+
+/// Rows of a BCSV file as text, in memory: for the few rows that people look at.
+#[pyfunction]
+fn text_rows<'py>(
+    py: Python<'py>,
+    source: PathBuf,
+    options_json: &str,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let options = export_options(options_json)?;
+    let cancel = Cancel::default();
+    let mut text = Vec::new();
+    let done = py.detach(|| tapeline_csv::export(&source, &mut text, &options, &cancel));
+    done.map_err(|error| convert_error(py, &error, &source))?;
+    Ok(PyBytes::new(py, &text))
+}
+
+fn export_options(text: &str) -> PyResult<ExportOptions> {
+    let options: Value = parse_json(text)?;
+    Ok(ExportOptions {
+        format: text_format(&options),
+        columns: strings(&options["columns"]),
+        rows: RowRange {
+            start: options["start"].as_i64().unwrap_or(0),
+            stop: options["stop"].as_i64(),
+        },
+        skip_damage: options["skip_damage"].as_bool().unwrap_or(false),
+        threads: usize::try_from(options["threads"].as_u64().unwrap_or(0)).unwrap_or(0),
+    })
 }
 
 /// Write an Arrow stream in the format's own types as text; returns rows and bytes.
@@ -458,5 +480,6 @@ pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<CsvTable>()?;
     m.add_function(wrap_pyfunction!(csv_import, m)?)?;
     m.add_function(wrap_pyfunction!(text_export, m)?)?;
+    m.add_function(wrap_pyfunction!(text_rows, m)?)?;
     m.add_function(wrap_pyfunction!(text_write_stream, m)?)
 }

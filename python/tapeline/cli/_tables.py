@@ -69,6 +69,28 @@ def column_list(text: str | None) -> list[str] | None:
     return None if text is None else next(csv.reader([text]), [])
 
 
+def text_form(words: dict[str, Any]) -> dict[str, Any] | None:
+    """The form of the text that the options of `text_options` ask for; None: a table for people.
+
+    Raises:
+        click.UsageError: They contradict each other.
+    """
+    if sum(map(bool, (words["as_table"], words["as_csv"], words["as_json"]))) > 1:
+        raise click.UsageError("--table, --csv and --json exclude each other")
+    chosen = words["as_csv"] or words["as_json"] or words["delimiter"] or words["decimal"] != "."
+    if words["as_table"] or (not chosen and sys.stdout.isatty()):
+        return None
+    delimiter = words["delimiter"] or (";" if words["decimal"] == "," else ",")
+    if delimiter in ("tab", "\\t"):
+        delimiter = "\t"
+    if len(delimiter.encode()) != 1 or delimiter == words["decimal"]:
+        raise click.UsageError(f"--delimiter {delimiter!r}: one ASCII character, and not the decimal separator")
+    if words["as_json"]:
+        return {"json": True}
+    header = not words["no_header"]
+    return {"json": False, "delimiter": delimiter, "decimal": words["decimal"], "header": header, "nan": "nan"}
+
+
 def show(stream: pa.RecordBatchReader, words: dict[str, Any], *, left: int = 0) -> None:
     """Print a stream: a table on a terminal, CSV elsewhere, or what the options of `text_options` say.
 
@@ -77,26 +99,18 @@ def show(stream: pa.RecordBatchReader, words: dict[str, Any], *, left: int = 0) 
     """
     from tapeline.tools.tables import write_text
 
-    if sum(map(bool, (words["as_table"], words["as_csv"], words["as_json"]))) > 1:
-        raise click.UsageError("--table, --csv and --json exclude each other")
-    chosen = words["as_csv"] or words["as_json"] or words["delimiter"] or words["decimal"] != "."
-    if words["as_table"] or (not chosen and sys.stdout.isatty()):
+    form = text_form(words)
+    if form is None:
         _pages(stream, header=not words["no_header"], left=left)
         return
     sys.stdout.flush()
-    delimiter = words["delimiter"] or (";" if words["decimal"] == "," else ",")
-    if delimiter in ("tab", "\\t"):
-        delimiter = "\t"
-    if len(delimiter.encode()) != 1 or delimiter == words["decimal"]:
-        raise click.UsageError(f"--delimiter {delimiter!r}: one ASCII character, and not the decimal separator")
-    write_text(
-        stream,
-        None,
-        as_json=words["as_json"],
-        delimiter=delimiter,
-        decimal=words["decimal"],
-        header=not words["no_header"],
-    )
+    write_text(stream, None, form)
+
+
+def rows_table(names: Sequence[str], rows: Sequence[Sequence[object]], *, header: bool, left: int = 0) -> str:
+    """A table of rows for people, long cells cut."""
+    text = table(names, [[_cell(value) for value in row] for row in rows], left=left)
+    return text if header else "\n".join(text.split("\n")[2:])
 
 
 def _pages(stream: pa.RecordBatchReader, *, header: bool, left: int) -> None:
@@ -105,21 +119,20 @@ def _pages(stream: pa.RecordBatchReader, *, header: bool, left: int) -> None:
     for batch in stream:
         for first in range(0, batch.num_rows, _PAGE_ROWS):
             rows = _cells(batch.slice(first, _PAGE_ROWS))
-            text = table(names, rows, left=left)
-            sys.stdout.write((text if header and empty else text.split("\n", 2)[2]) + "\n")
+            sys.stdout.write(rows_table(names, rows, header=header and empty, left=left) + "\n")
             empty = False
     if empty and header:
         sys.stdout.write(table(names, [], left=left) + "\n")
 
 
-def _cells(batch: pa.RecordBatch) -> list[Sequence[str]]:
+def _cells(batch: pa.RecordBatch) -> list[Sequence[object]]:
     import pyarrow as pa
 
     columns = []
     for array in batch.columns:
         # Arrow prints binary32 with the digits of binary32
         text = array.cast(pa.string()) if array.type != pa.bool_() else array
-        columns.append([_cell(value) for value in text.to_pylist()])
+        columns.append(text.to_pylist())
     return list(zip(*columns, strict=True))
 
 

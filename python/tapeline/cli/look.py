@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
 from tapeline.cli._output import Outcome, emit, emit_json, escape, note, size, table
-from tapeline.cli._tables import column_list, show, text_options
+from tapeline.cli._tables import column_list, rows_table, show, text_form, text_options
 
+# More rows than this are printed page by page as they are read
+_FEW_ROWS = 1000
 _HEAD_EXAMPLES = """\b
 Examples:
   tapeline head run.bcsv
@@ -51,29 +54,66 @@ def print_rows(
     path: str, columns: str | None, start: int, stop: int | None, words: dict[str, Any], *, skip_damage: bool = False
 ) -> Outcome:
     """Print rows of a table; `words` are those of `text_options`."""
+    from tapeline.tools.quick import kind_of
+
+    if kind_of(path) == "bcsv":
+        gaps = _print_bcsv(path, column_list(columns), start, stop, words, skip_damage=skip_damage)
+    else:
+        gaps = _print_table(path, column_list(columns), start, stop, words, skip_damage=skip_damage)
+    for first, last in gaps:
+        note(f"rows {first:,} to {last - 1:,} are damaged and were left out")
+    return Outcome.LOSS if gaps else Outcome.DONE
+
+
+def _print_bcsv(
+    path: str, chosen: list[str] | None, start: int, stop: int | None, words: dict[str, Any], *, skip_damage: bool
+) -> list[tuple[int, int]]:
+    """Without pyarrow, whose import takes longer than the few rows that most ask for."""
+    from tapeline.tools import quick
+
+    if chosen is not None:
+        _check_names(chosen, quick.names_of(path))
+    form = text_form(words)
+    span = {"columns": chosen, "start": start, "stop": stop, "skip_damage": skip_damage}
+    if form is not None:
+        sys.stdout.flush()
+        return quick.print_text(path, **form, **span)
+    if skip_damage or (stop is None and start >= 0) or abs((stop or 0) - start) > _FEW_ROWS:
+        return _print_table(path, chosen, start, stop, words, skip_damage=skip_damage)
+    names, *rows = quick.cells(path, **span)
+    emit(rows_table(names, rows, header=not words["no_header"]))
+    return []
+
+
+def _print_table(
+    path: str, chosen: list[str] | None, start: int, stop: int | None, words: dict[str, Any], *, skip_damage: bool
+) -> list[tuple[int, int]]:
     import pyarrow as pa
 
     from tapeline.tools.tables import Source, stream_of
 
     source = Source(path, skip_damage=skip_damage)
-    chosen = column_list(columns)
-    known = source.schema.names
-    for name in chosen or []:
-        if name not in known:
-            raise click.UsageError(f"there is no column {name!r}; there are {', '.join(known)}")
+    if chosen is not None:
+        _check_names(chosen, source.schema.names)
     schema = source.schema if chosen is None else pa.schema([source.schema.field(name) for name in chosen])
     show(stream_of(schema, source.scan(chosen, start, stop)), words)
-    for first, last in source.gaps:
-        note(f"rows {first:,} to {last - 1:,} are damaged and were left out")
-    return Outcome.LOSS if source.gaps else Outcome.DONE
+    return source.gaps
+
+
+def _check_names(chosen: list[str], known: list[str]) -> None:
+    for name in chosen:
+        if name not in known:
+            raise click.UsageError(f"there is no column {name!r}; there are {', '.join(known)}")
 
 
 def bcsv_info(path: str, *, deep: bool, as_json: bool) -> Outcome:
     """Facts of a BCSV file from its header and footer; with `deep`, of its packets and values too."""
-    from tapeline.tools.facts import deep_facts, facts
+    from tapeline.tools.quick import facts
 
     found = facts(path)
     if deep:
+        from tapeline.tools.facts import deep_facts
+
         found.update(deep_facts(path))
     if as_json:
         emit_json(found)

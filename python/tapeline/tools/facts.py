@@ -1,4 +1,4 @@
-"""`info`: what a BCSV file says of itself, and with `--deep` what its packets and values are."""
+"""`info --deep`: what the packets and values of a BCSV file are."""
 
 from __future__ import annotations
 
@@ -15,29 +15,6 @@ from tapeline.tools.cast import value_bounds
 
 # Bytes of a row in memory, by which ratios are reckoned; a bool is a bit
 _WIDTH = {"bool": 0.125, "float": 4.0, "double": 8.0}
-
-
-def facts(path: str) -> dict[str, Any]:
-    """What header and footer say; nothing else is read where there is a footer."""
-    with bcsv.Reader(path) as reader:
-        header = reader.header
-        return {
-            "path": path,
-            "kind": "bcsv",
-            "version": str(header.version),
-            "created": None if header.created is None else header.created.isoformat(),
-            "row_codec": header.row_codec,
-            "file_codec": header.file_codec,
-            "compression_level": header.compression_level,
-            "packet_bytes": header.packet_bytes,
-            "index": header.index,
-            "file_bytes": Path(path).stat().st_size,
-            "header_bytes": header.size,
-            "packets": len(reader.packets),
-            "rows": reader.num_rows,
-            "complete": reader.complete,
-            "columns": [{"name": name, "type": kind} for name, kind in reader.columns],
-        }
 
 
 def deep_facts(path: str) -> dict[str, Any]:

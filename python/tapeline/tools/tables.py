@@ -15,14 +15,12 @@ import pyarrow as pa
 from tapeline import _native, bcsv
 from tapeline.bcsv._schema import columns_of
 from tapeline.errors import ConfigError
+from tapeline.tools.quick import ARROW, PARQUET, TEXT, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 BATCH_ROWS = 65536
-_PARQUET = (".parquet", ".pq")
-_ARROW = (".arrow", ".ipc", ".feather", ".arrows")
-_TEXT = (".csv", ".tsv", ".txt")
 _CSV_OPTIONS: dict[str, Any] = {
     "columns": None,
     "start": 0,
@@ -159,27 +157,6 @@ class TableSource(Source):
         yield from table.to_batches(BATCH_ROWS)
 
 
-def kind_of(path: str) -> str:
-    """`bcsv`, `parquet`, `arrow` or `csv`.
-
-    Raises:
-        ConfigError: None of them.
-        OSError: As the operating system gave it.
-    """
-    with open(path, "rb") as file:  # noqa: PTH123 - errors then carry the name as given
-        magic = file.read(8)
-    suffix = Path(path).suffix.lower()
-    if magic[:4] == b"BCSV" or suffix == ".bcsv":
-        return "bcsv"
-    if magic[:4] == b"PAR1" or suffix in _PARQUET:
-        return "parquet"
-    if magic[:6] == b"ARROW1" or suffix in _ARROW:
-        return "arrow"
-    if suffix in _TEXT:
-        return "csv"
-    raise ConfigError(f"{path} is no table: .bcsv, .csv, .parquet and .arrow files are")
-
-
 def _sliced(batches: Iterator[pa.RecordBatch], start: int, stop: int | None) -> Iterator[pa.RecordBatch]:
     position = 0
     for batch in batches:
@@ -213,7 +190,7 @@ def write(stream: pa.RecordBatchReader, path: str, *, overwrite: bool = False, *
         OSError: As the operating system gave it.
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in (*_PARQUET, *_ARROW, *_TEXT, ".jsonl", ".ndjson"):
+    if suffix not in (*PARQUET, *ARROW, *TEXT, ".jsonl", ".ndjson"):
         # a stream that fails half-way must not leave a part of a file, which write_table takes care of
         bcsv.write_table(stream, path, overwrite=overwrite, **options)
         return
@@ -221,38 +198,29 @@ def write(stream: pa.RecordBatchReader, path: str, *, overwrite: bool = False, *
         raise FileExistsError(17, "exists already", path)
     part = path + ".part"
     try:
-        if suffix in _PARQUET:
+        if suffix in PARQUET:
             import pyarrow.parquet as pq
 
             with pq.ParquetWriter(part, stream.schema, compression="zstd") as writer:
                 for batch in stream:
                     writer.write_batch(batch)
-        elif suffix in _ARROW:
+        elif suffix in ARROW:
             make = pa.ipc.new_stream if suffix == ".arrows" else pa.ipc.new_file
             with pa.OSFile(part, "wb") as file, make(file, stream.schema) as ipc:
                 for batch in stream:
                     ipc.write_batch(batch)
         else:
-            write_text(stream, part, as_json=suffix not in _TEXT, delimiter="\t" if suffix == ".tsv" else ",")
+            delimiter = "\t" if suffix == ".tsv" else ","
+            write_text(stream, part, {"json": suffix not in TEXT, "delimiter": delimiter, "decimal": "."})
         Path(part).replace(path)
     except BaseException:
         Path(part).unlink(missing_ok=True)
         raise
 
 
-def write_text(
-    stream: pa.RecordBatchReader,
-    path: str | None,
-    *,
-    as_json: bool = False,
-    delimiter: str = ",",
-    decimal: str = ".",
-    header: bool = True,
-) -> int:
+def write_text(stream: pa.RecordBatchReader, path: str | None, form: dict[str, Any]) -> int:
     """Write a stream as CSV or JSON lines to a file, or to stdout if None; returns the rows."""
-    text = {"delimiter": delimiter, "decimal": decimal, "header": header, "nan": "nan"}
-    options = {"json": True} if as_json else {"json": False, **text}
-    rows, _ = _native.text_write_stream(plain(stream), path, json.dumps(options), None)
+    rows, _ = _native.text_write_stream(plain(stream), path, json.dumps(form), None)
     return int(rows)
 
 
