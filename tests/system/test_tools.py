@@ -1,6 +1,8 @@
 """The file tools as processes: what they print, what they write, and their exit codes."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -143,3 +145,44 @@ def test_sql(log):
     assert result(done) == [{"state": "e", "temp": 45.0}]
     done = tapeline("sql", "selec 1")
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+
+
+@pytest.mark.parametrize("command", [["head"], ["tail", "--table"], ["head", "--json"], ["cat", "--csv"], ["info"]])
+def test_a_look_imports_no_table_library(log, command):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "tapeline", *command, str(log)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "state" in done.stdout
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"numpy", "pyarrow", "pandas", "polars", "rich"}
+
+
+def test_a_table_for_people(tmp_path):
+    path = tmp_path / "a.bcsv"
+    bcsv.write_table({"x": np.array([0.1, np.nan], np.float32), "s": ['a "b"\n\x1b[31m', ""], "é": [1, 2]}, path)
+    lines = tapeline("head", "--table", path).stdout.splitlines()
+    assert lines[0].split() == ["x", "s", "é"]
+    assert lines[2].split() == ["0.1", "a", '"b"\\n\\x1b[31m', "1"]
+    assert lines[3].split() == ["nan", "2"]
+    assert tapeline("head", "--table", "--no-header", path).stdout.splitlines() == lines[2:]
+
+
+def test_rows_before_damage_are_printed(tmp_path):
+    path = tmp_path / "a.bcsv"
+    bcsv.write_table({"x": np.arange(100_000)}, path, packet_bytes=64 << 10, row_codec="flat", file_codec="packet")
+    packets = bcsv.Reader(path).packets
+    assert len(packets) > 4
+    damaged = bytearray(path.read_bytes())
+    damaged[packets[2].offset + 100] ^= 1
+    path.write_bytes(damaged)
+    done = tapeline("cat", "--no-header", path)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [str(k) for k in range(packets[2].first_row)]
+    done = tapeline("cat", "--no-header", "--skip-damage", path)
+    assert done.returncode == 3
+    assert f"rows {packets[2].first_row:,} to {packets[3].first_row - 1:,} are damaged" in done.stderr
+    assert len(done.stdout.splitlines()) == 100_000 - packets[2].rows
+    assert tapeline("head", path).returncode == tapeline("tail", path).returncode == 0
