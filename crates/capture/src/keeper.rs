@@ -34,6 +34,12 @@ pub(crate) enum Job {
         output: String,
         segment: Box<dyn Closing>,
     },
+    /// List an event.
+    Note {
+        stream: String,
+        kind: &'static str,
+        text: String,
+    },
     /// Everything is written: finish.
     Finish,
 }
@@ -118,6 +124,10 @@ impl Keeper {
                     Ok(())
                 }
                 Ok(Job::Close { output, segment }) => self.close(&output, segment),
+                Ok(Job::Note { stream, kind, text }) => {
+                    self.note(kind, Some(&stream), text);
+                    Ok(())
+                }
                 Ok(Job::Finish) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => Ok(()),
             };

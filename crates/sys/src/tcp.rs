@@ -80,6 +80,14 @@ pub fn accept(listener: &TcpListener, timeout: Duration) -> io::Result<Option<Tc
     }
 }
 
+/// How many connections may wait to be accepted (at most what the system allows; the standard library asks for 128).
+///
+/// # Errors
+/// What the system says.
+pub fn set_backlog(listener: &TcpListener, connections: i32) -> io::Result<()> {
+    imp::set_backlog(listener, connections)
+}
+
 /// Asks for a receive buffer of `bytes` bytes and gives what was granted, 0 if the system does not tell.
 ///
 /// Setting it turns the kernel's own tuning off; call it only to get more than that gives.
@@ -138,6 +146,16 @@ mod imp {
         }
     }
 
+    pub(super) fn set_backlog(listener: &TcpListener, connections: i32) -> io::Result<()> {
+        // SAFETY: takes two numbers and touches no memory of ours; the listener keeps its descriptor open.
+        let result = unsafe { libc::listen(listener.as_raw_fd(), connections) };
+        if result < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
+    }
+
     pub(super) fn set_low_water(stream: &TcpStream, bytes: usize) -> io::Result<()> {
         let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
         set_option(stream.as_fd(), libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes)
@@ -165,6 +183,10 @@ mod imp {
     pub(super) fn wait_readable(_: &TcpListener, timeout: Duration) -> io::Result<bool> {
         thread::sleep(timeout.min(Duration::from_millis(10)));
         Ok(true)
+    }
+
+    pub(super) fn set_backlog(_: &TcpListener, _: i32) -> io::Result<()> {
+        Ok(())
     }
 
     pub(super) fn set_low_water(_: &TcpStream, _: usize) -> io::Result<()> {

@@ -56,9 +56,11 @@ fn store(dir: &Arc<dyn Dir>, shared: &RegisterShared) -> Result<bool> {
         return Ok(true);
     }
     let position = shared.log.lock().ok().map(|log| {
-        log.segments
-            .last()
-            .map_or((log.first, 0), |s| (s.number, s.bytes))
+        // While there are only our own packets, the place is the segment's start: a crash may take them away again.
+        log.segments.last().map_or((log.first, 0), |s| {
+            let received = s.bytes > s.keyframe_bytes;
+            (s.number, if received { s.bytes } else { 0 })
+        })
     });
     let Some((segment, offset)) = position else {
         return Ok(false);
@@ -115,38 +117,50 @@ fn sync_log(dir: &Arc<dyn Dir>, shared: &RegisterShared) -> io::Result<()> {
     Ok(())
 }
 
-/// The image that a log leaves: the file, and what the log has beyond it; without a usable file, the newest segment,
-/// which begins with all that was known.
+/// The image that a log leaves: the file, and what the log has beyond it; without a usable file, the newest segment
+/// that has received packets, which begins with all that was known.
 pub(super) fn load(
     dir: &Arc<dyn Dir>,
     kind: Kind,
     segments: &[SegmentEntry],
     limits: ImageLimits,
 ) -> Result<RegisterImage> {
-    let (mut image, from) = match read_file(dir, limits) {
-        Some(loaded) => loaded,
-        None => {
-            let newest = segments.last().map_or(0, |s| s.number);
-            (
-                RegisterImage::new(limits),
-                ImagePosition {
-                    segment: newest,
-                    ..ImagePosition::default()
-                },
-            )
-        }
+    let usable = |from: &ImagePosition| {
+        // Between it and the oldest segment something may have been evicted.
+        let there = segments.iter().any(|s| s.number == from.segment);
+        there || segments.iter().all(|s| s.number < from.segment)
     };
+    let loaded = read_file(dir, limits).filter(|(_, from)| usable(from));
+    let mut known = loaded.is_some();
+    let (mut image, from) = loaded.unwrap_or_else(|| {
+        // One with nothing but keyframes may lack some: a kill came between them.
+        let whole = segments.iter().rev().find(|s| s.frames > 0);
+        let from = ImagePosition {
+            segment: whole.or(segments.last()).map_or(0, |s| s.number),
+            ..ImagePosition::default()
+        };
+        (RegisterImage::new(limits), from)
+    });
     for segment in segments.iter().filter(|s| s.number >= from.segment) {
-        let begin = if segment.number == from.segment {
-            from.offset
-        } else {
+        let first = segment.number == from.segment;
+        // Keyframes say nothing new, and what was in doubt would be trusted.
+        let keyframes = if first && !known {
             0
+        } else {
+            segment.keyframe_bytes()
+        };
+        let begin = if first {
+            from.offset.max(keyframes)
+        } else {
+            keyframes
         };
         let path = dir.path().join(&segment.name);
         let at = |e| Error::io("reading", &path, e);
         let file = dir.open(&segment.name).map_err(at)?;
-        apply(&mut image, kind, &*file, begin).map_err(at)?;
+        // Behind damage, which verify tells of, the next keyframes are needed again.
+        known = apply(&mut image, kind, &*file, begin).map_err(at)? >= segment.bytes;
     }
+    image.begin_session();
     Ok(image)
 }
 
@@ -159,12 +173,13 @@ fn read_file(dir: &Arc<dyn Dir>, limits: ImageLimits) -> Option<(RegisterImage, 
     decode_image(&bytes, limits).ok()
 }
 
+/// Applies a log from `offset` on, and tells how far it got.
 fn apply(
     image: &mut RegisterImage,
     kind: Kind,
     file: &dyn DiskFile,
     mut offset: u64,
-) -> io::Result<()> {
+) -> io::Result<u64> {
     let mut buf = vec![0; 1 << 20];
     loop {
         let got = file.read_at(offset, &mut buf)?;
@@ -174,8 +189,7 @@ fn apply(
         });
         match done {
             Ok(done) if done > 0 => offset += done as u64,
-            // The end, or damage that verify tells of.
-            _ => return Ok(()),
+            _ => return Ok(offset),
         }
     }
 }

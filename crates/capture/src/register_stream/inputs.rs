@@ -75,7 +75,13 @@ pub(super) fn run_connect(
             match end {
                 End::Input(None) => c.ended += 1,
                 End::Input(Some(_)) => c.broken += 1,
-                End::Framing(_) => c.framing += 1,
+                End::Framing(why) => {
+                    c.framing += 1;
+                    intake.note(
+                        "framing_lost",
+                        format!("{address}: {why}; the connection is closed"),
+                    );
+                }
                 End::Stopped => c.stopped += 1,
                 End::WriterGone => break,
             }
@@ -113,6 +119,7 @@ pub(super) fn run_udp(mut socket: UdpReceiver, mut intake: Intake, stop: &Stop) 
     intake.counters.receive_buffer = socket.receive_buffer_bytes() as u64;
     let mut buf = vec![0; 16 * DATAGRAM];
     let mut drained = 0;
+    let mut looked = Instant::now();
     let result = loop {
         let draining = stop.requested();
         let wait = if draining { Duration::ZERO } else { WAIT };
@@ -135,6 +142,7 @@ pub(super) fn run_udp(mut socket: UdpReceiver, mut intake: Intake, stop: &Stop) 
                     }
                 }
                 intake.counters.datagrams_dropped = socket.kernel_drops();
+                gone |= look(&mut intake, &mut looked).is_err();
                 if gone || drained > DRAIN_BYTES {
                     break Ok(());
                 }
@@ -146,6 +154,15 @@ pub(super) fn run_udp(mut socket: UdpReceiver, mut intake: Intake, stop: &Stop) 
     intake.counters.datagrams_dropped = socket.kernel_drops();
     intake.finish();
     result
+}
+
+/// In the midst of arrivals: what is due by time is not put off until there is a pause.
+fn look(intake: &mut Intake, looked: &mut Instant) -> Result<(), WriterGone> {
+    if looked.elapsed() >= WAIT {
+        *looked = Instant::now();
+        intake.tick()?;
+    }
+    Ok(())
 }
 
 fn datagram_in(intake: &mut Intake, datagram: &[u8], now: u64) -> Result<(), WriterGone> {
@@ -164,6 +181,7 @@ fn pump(intake: &mut Intake, stop: &Stop, read: Reading<'_>) -> End {
     let mut scanner = PacketScanner::new(intake.kind);
     let mut pending: Vec<u8> = Vec::new();
     let mut drained = 0;
+    let mut looked = Instant::now();
     let end = loop {
         let draining = stop.requested();
         let held = pending.len();
@@ -201,7 +219,7 @@ fn pump(intake: &mut Intake, stop: &Stop, read: Reading<'_>) -> End {
         if let Some(lost) = taken.lost {
             break End::Framing(lost.to_string());
         }
-        if intake.after_arrival(false).is_err() {
+        if intake.after_arrival(false).is_err() || look(intake, &mut looked).is_err() {
             break End::WriterGone;
         }
         if drained > DRAIN_BYTES {

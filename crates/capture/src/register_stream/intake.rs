@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use tapeline_ring::{Block, Producer};
@@ -15,6 +16,7 @@ use tapeline_wire::register::{
 };
 
 use super::shared::{RegIn, RegisterShared};
+use crate::keeper::Job;
 use crate::receive::WriterGone;
 
 /// Bytes of a block, and so of an index row (spec/register-packets.md 3: up to 1 MiB).
@@ -63,10 +65,10 @@ impl LogBatch {
 pub(super) struct Answers {
     /// REPLY packets to send.
     pub(super) out: Vec<u8>,
-    /// Bytes of `out` above which the client is taken not to read.
+    /// Bytes of `out` above which queries wait.
     pub(super) limit: usize,
-    /// It was reached.
-    pub(super) overflow: bool,
+    /// Those, verbatim: at most an arrival.
+    pub(super) deferred: Vec<u8>,
     /// SYNC packets seen.
     pub(super) syncs: Vec<(Source, u8)>,
 }
@@ -95,6 +97,7 @@ pub(super) struct Intake {
     segment_begun: Option<Instant>,
     pub(super) shared: Arc<RegisterShared>,
     share_core: bool,
+    keeper: SyncSender<Job>,
 }
 
 impl Intake {
@@ -105,6 +108,7 @@ impl Intake {
         rotation: Rotation,
         shared: Arc<RegisterShared>,
         share_core: bool,
+        keeper: SyncSender<Job>,
     ) -> Self {
         Self {
             kind,
@@ -120,6 +124,7 @@ impl Intake {
             segment_begun: None,
             shared,
             share_core,
+            keeper,
         }
     }
 
@@ -205,10 +210,10 @@ impl Intake {
         bytes.unwrap_or_default()
     }
 
-    /// Bytes in front of what `space` gives next that are taken: a datagram source skips them as a hole.
+    /// After `take`, once its tail is fetched: pass on what is due.
     pub(super) fn after_arrival(&mut self, sync: bool) -> Result<(), WriterGone> {
         if self.segment_bytes >= self.rotation.bytes {
-            return self.end_segment();
+            return self.end_segment(sync);
         }
         if sync || self.filled >= BLOCK - LEAST_ROOM {
             self.publish(sync)?;
@@ -231,7 +236,7 @@ impl Intake {
             after.is_some_and(|after| begun.elapsed() >= after)
         });
         if self.segment_begun.is_some() && (asked || aged) {
-            self.end_segment()?;
+            self.end_segment(false)?;
         }
         self.publish_counters();
         if self.producer.consumer_gone() {
@@ -243,7 +248,7 @@ impl Intake {
     /// Pass on everything and leave; the image, for whoever writes it last.
     pub(super) fn finish(mut self) {
         if self.segment_begun.is_some() {
-            let _ = self.end_segment();
+            let _ = self.end_segment(false);
         }
         self.publish_counters();
         self.shared.received_all.store(true, Ordering::Release);
@@ -294,7 +299,7 @@ impl Intake {
         Ok(())
     }
 
-    fn end_segment(&mut self) -> Result<(), WriterGone> {
+    fn end_segment(&mut self, sync: bool) -> Result<(), WriterGone> {
         if self.block.is_none() {
             self.block = Some(self.claim()?);
             self.filled = 0;
@@ -304,7 +309,7 @@ impl Intake {
         }
         self.segment_begun = None;
         self.segment_bytes = 0;
-        self.publish(false)?;
+        self.publish(sync)?;
         self.producer.flush();
         Ok(())
     }
@@ -348,6 +353,38 @@ impl Intake {
         let mut block = claimed.ok_or(WriterGone)?;
         block.tag.reset();
         Ok(block)
+    }
+
+    /// Answers queries that had to wait until `out` has `limit` bytes; how many bytes of them are done with.
+    pub(super) fn answer(&mut self, queries: &[u8], out: &mut Vec<u8>, limit: usize) -> usize {
+        let mut done = 0;
+        while let Some(rest) = queries
+            .get(done..)
+            .filter(|r| !r.is_empty() && out.len() <= limit)
+        {
+            let length = rest.first_chunk::<4>().map(|b| u32::from_le_bytes(*b));
+            let bytes = length.map_or(rest.len(), |n| 4 + n as usize);
+            let query = rest
+                .get(..bytes)
+                .and_then(|q| PacketRef::parse(self.kind, q));
+            // They were found valid when they came.
+            let Some(query) = query else {
+                return queries.len();
+            };
+            self.image.answer(&query, out);
+            self.counters.replies += 1;
+            done += bytes;
+        }
+        done
+    }
+
+    /// Something for the manifest's list of events; while the keeper is busy it is only counted.
+    pub(super) fn note(&self, kind: &'static str, text: String) {
+        let _ = self.keeper.try_send(Job::Note {
+            stream: self.shared.name.clone(),
+            kind,
+            text,
+        });
     }
 
     /// Bytes of valid packets so far: the place in the log, in received bytes.
@@ -442,7 +479,9 @@ impl Scan<'_> {
             return;
         };
         match packet.command {
-            Command::Query if answers.out.len() > answers.limit => answers.overflow = true,
+            Command::Query if answers.out.len() > answers.limit => {
+                answers.deferred.extend_from_slice(packet.bytes);
+            }
             Command::Query => {
                 self.image.answer(packet, &mut answers.out);
                 self.replies += 1;

@@ -153,6 +153,9 @@ impl LogWriter {
         if self.segment.is_none() {
             self.begin_segment()?;
         }
+        if tag.keyframes {
+            self.announce(slices, bytes, tag)?;
+        }
         let Some(segment) = self.segment.as_mut() else {
             return Ok(());
         };
@@ -181,15 +184,32 @@ impl LogWriter {
                 last.keyframe_bytes += keyframe_bytes;
             }
         });
+        if tag.keyframes {
+            return Ok(());
+        }
         self.collect(slices, bytes, tag)
+    }
+
+    /// The index says which bytes will be our own before they are written: a kill between the two then leaves a log
+    /// in which they cannot be taken for received packets.
+    fn announce(&mut self, slices: &[&[u8]], bytes: u64, tag: &LogBatch) -> Result<()> {
+        self.end_row()?;
+        let row = Row {
+            length: bytes,
+            packets: tag.packets,
+            first_us: tag.first_us,
+            last_us: tag.last_us,
+            received_ns: tag.received_ns,
+            xxh64: block_hash(&slices.concat()),
+            keyframe: true,
+        };
+        self.write_row(&row, tag.registers)
     }
 
     /// The block joins the open row, or ends it and begins the next.
     fn collect(&mut self, slices: &[&[u8]], bytes: u64, tag: &LogBatch) -> Result<()> {
         let joins = |open: &OpenRow| {
-            open.row.keyframe == tag.keyframes
-                && open.row.length + bytes <= BLOCK as u64
-                && open.begun.elapsed() < ROW_AGE
+            open.row.length + bytes <= BLOCK as u64 && open.begun.elapsed() < ROW_AGE
         };
         if self.open_row.as_ref().is_some_and(|open| !joins(open)) {
             self.end_row()?;
@@ -201,7 +221,7 @@ impl LogWriter {
             last_us: tag.last_us,
             received_ns: tag.received_ns,
             xxh64: 0,
-            keyframe: tag.keyframes,
+            keyframe: false,
         };
         // A full block is hashed where it lies; only small ones are kept until their row is complete.
         if let ([whole], None, true) = (slices, &self.open_row, bytes >= (BLOCK / 2) as u64) {
@@ -215,7 +235,6 @@ impl LogWriter {
             row: Row {
                 first_us: u64::MAX,
                 received_ns: tag.received_ns,
-                keyframe: tag.keyframes,
                 ..Row::default()
             },
             registers: 0,
@@ -303,7 +322,7 @@ impl LogWriter {
             file.sync_data()
                 .map_err(|e| Error::io("syncing", self.dir.path(), e))?;
         }
-        if let Some(segment) = &self.segment {
+        if let Some(segment) = &mut self.segment {
             segment.sync()?;
         }
         self.shared.durable.store(written, Ordering::Release);

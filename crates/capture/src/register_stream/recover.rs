@@ -129,7 +129,13 @@ fn recover_part(dir: &Arc<dyn Dir>, stem: &str, kind: Kind) -> Result<Option<Rec
         Err(_) => Vec::new(),
     };
     let scan = Scan::of(dir, &part, kind, &rows)?;
-    if scan.bytes == 0 {
+    let ours: u64 = rows
+        .iter()
+        .take_while(|row| row.keyframe)
+        .map(|row| row.length)
+        .sum();
+    // Nothing received: what may lie there is a repetition of what was known, perhaps cut short.
+    if scan.bytes <= ours {
         remove(dir, &part)?;
         remove(dir, &index_part)?;
         return Ok(None);
@@ -211,10 +217,10 @@ impl Scan {
             rows: Vec::new(),
             digest: digest_of(&*file).map_err(at)?,
         };
-        let mut old = old.iter().copied();
+        let mut rows = old.iter();
         let mut buf = Vec::new();
         while scan.whole < bytes {
-            let row = old.next();
+            let row = rows.next();
             let size = row
                 .map_or(BLOCK, |r| r.length.min(BLOCK))
                 .min(bytes - scan.whole);
@@ -251,7 +257,7 @@ impl Scan {
                     found.keyframe = row.keyframe;
                     found.received_ns = row.received_ns;
                 }
-                _ => old = [].iter().copied(),
+                _ => rows = [].iter(),
             }
             scan.account.add(&found, registers);
             scan.rows.push((found, registers));

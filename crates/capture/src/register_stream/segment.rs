@@ -117,6 +117,10 @@ impl LogIndex {
         self.rows.flush().map_err(|e| e.to_string())
     }
 
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
     pub(super) fn finish(self, name: String) -> std::result::Result<IndexEntry, String> {
         let sink = self.rows.finish().map_err(|e| e.to_string())?;
         self.file.sync_data().map_err(|e| e.to_string())?;
@@ -251,6 +255,8 @@ pub(super) struct LogSegment {
     digest: Digest,
     pub(super) bytes: u64,
     pub(super) account: LogAccount,
+    /// Keyframes of which the index rows are durable.
+    keyframes_durable: u64,
 }
 
 impl LogSegment {
@@ -278,6 +284,7 @@ impl LogSegment {
             digest: Digest::new(),
             bytes: 0,
             account: LogAccount::default(),
+            keyframes_durable: 0,
         })
     }
 
@@ -323,10 +330,15 @@ impl LogSegment {
         written.map_err(|e| Error::index(&self.part_path(), e))
     }
 
-    pub(super) fn sync(&self) -> Result<()> {
-        self.data
-            .sync_data()
-            .map_err(|e| Error::io("syncing", &self.part_path(), e))
+    /// Everything appended survives a power cut; so does which of it is our own.
+    pub(super) fn sync(&mut self) -> Result<()> {
+        let at = |e| Error::io("syncing", &self.part_path(), e);
+        if self.account.keyframes > self.keyframes_durable {
+            self.index.sync().map_err(at)?;
+        }
+        self.data.sync_data().map_err(at)?;
+        self.keyframes_durable = self.account.keyframes;
+        Ok(())
     }
 
     /// After a failed write: cut to `bytes`. The segment is left `.part`.

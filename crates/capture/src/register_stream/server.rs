@@ -3,7 +3,7 @@
 //! A ready client is read once a round, straight into the block of the log behind what others sent, so that nobody
 //! waits for anybody. The unfinished packet at the end goes to the client's own small buffer; a large one is
 //! completed there and copied once. Answers are sent at once as far as the socket takes them; a client that has
-//! answers waiting is not read from, and one that does not read them is closed.
+//! answers waiting is not read from, and one that does not read them for a while is closed.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -11,7 +11,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use tapeline_sys::poll::{Event, Interest, Poller, raise_open_files};
-use tapeline_wire::register::{Command, PacketFields, PacketScanner, Source, encode_packet};
+use tapeline_sys::tcp::set_backlog;
+use tapeline_wire::register::{
+    Command, FramingLost, PacketFields, PacketScanner, Source, encode_packet,
+};
 
 use super::intake::{Answers, Intake, READ};
 use crate::error::Error;
@@ -34,7 +37,11 @@ const NOT_READING: Duration = Duration::from_secs(30);
 const UNUSED: Duration = Duration::from_secs(10);
 /// Connections accepted in one round.
 const ACCEPTS: usize = 64;
+/// Connections that may wait to be accepted: a burst of them must not make a good one try again a second later.
+const BACKLOG: i32 = 4096;
 const LISTENER: u64 = u64::MAX;
+/// Lost framings that are told one by one.
+const NOTED: u32 = 32;
 
 /// What bounds a server.
 #[derive(Clone, Copy)]
@@ -58,12 +65,17 @@ enum Closed {
 
 struct Client {
     stream: TcpStream,
+    peer: SocketAddr,
     scanner: PacketScanner,
     /// The beginning of a packet.
     pending: Vec<u8>,
     /// Answers not sent yet, from `sent` on.
     out: Vec<u8>,
     sent: usize,
+    /// Queries that wait until `out` is sent.
+    deferred: Vec<u8>,
+    /// It sends nothing more, but waits for answers.
+    ended: bool,
     /// Packets it sent, and when it connected, sent and last took an answer.
     packets: bool,
     connected: Instant,
@@ -91,6 +103,7 @@ impl Server {
     pub(super) fn bind(address: SocketAddr, limits: Limits) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
+        set_backlog(&listener, BACKLOG)?;
         raise_open_files();
         Ok(Self { listener, limits })
     }
@@ -111,6 +124,7 @@ impl Server {
             intake,
             pending_bytes: 0,
             syncs: Vec::new(),
+            noted: 0,
             accept_after: None,
         };
         let result = event_loop.run(stop);
@@ -142,6 +156,8 @@ struct EventLoop {
     intake: Intake,
     pending_bytes: u64,
     syncs: Vec<PendingSync>,
+    /// Lost framings told of.
+    noted: u32,
     /// No accepting before: there were no more file descriptors.
     accept_after: Option<Instant>,
 }
@@ -204,8 +220,9 @@ impl EventLoop {
 
     /// What had been sent before the stop is still read; new connections only as far as they wait already.
     fn drain(&mut self) -> Result<(), Stopped> {
-        if self.accept_after.is_none() {
-            self.accept();
+        let mut rounds = 0;
+        while self.accept_after.is_none() && rounds < BACKLOG && self.accept() {
+            rounds += 1;
         }
         let _ = self.poller.remove(&self.listener, LISTENER);
         let before = self.intake.counters.bytes_received;
@@ -239,18 +256,19 @@ impl EventLoop {
         self.tick()
     }
 
-    fn accept(&mut self) {
+    /// Takes connections that wait; whether there may be more.
+    fn accept(&mut self) -> bool {
         for _ in 0..ACCEPTS {
-            let stream = match self.listener.accept() {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match self.listener.accept() {
+                Ok(accepted) => accepted,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(_) => {
                     // No descriptors left: look again in a moment instead of at once and forever.
                     let _ = self.poller.remove(&self.listener, LISTENER);
                     self.accept_after = Some(Instant::now() + Duration::from_millis(100));
-                    return;
+                    return false;
                 }
             };
             if self.clients.len() >= self.limits.max_clients && !self.make_room() {
@@ -272,10 +290,13 @@ impl EventLoop {
                 token,
                 Client {
                     stream,
+                    peer,
                     scanner: PacketScanner::new(self.intake.kind),
                     pending: Vec::new(),
                     out: Vec::new(),
                     sent: 0,
+                    deferred: Vec::new(),
+                    ended: false,
                     packets: false,
                     connected: now,
                     first_byte: None,
@@ -285,6 +306,7 @@ impl EventLoop {
                 },
             );
         }
+        true
     }
 
     /// Close the connection that was opened longest ago and never used, if there is one.
@@ -319,7 +341,7 @@ impl EventLoop {
             read_some(&mut client.stream, rest.get_mut(..most).unwrap_or_default())
         };
         match outcome {
-            Ok(Some(0)) => self.close(token, Closed::Ended),
+            Ok(Some(0)) => self.ended(token),
             Ok(Some(fresh)) => return self.arrived(token, held, fresh),
             Ok(None) => {}
             Err(_) => self.close(token, Closed::Broken),
@@ -339,6 +361,7 @@ impl EventLoop {
             if client.pending.len() < client.scanner.needed() {
                 self.pending_bytes += fresh as u64;
                 self.intake.counters.bytes_received += fresh as u64;
+                self.intake.counters.pending_bytes = self.pending_bytes;
                 return Ok(());
             }
             // Whole now: its one copy into the log.
@@ -350,7 +373,7 @@ impl EventLoop {
         let mut answers = Answers {
             out: std::mem::take(&mut client.out),
             limit: self.limits.max_buffer_bytes,
-            overflow: false,
+            deferred: std::mem::take(&mut client.deferred),
             syncs: Vec::new(),
         };
         let (queued, packets) = (answers.out.len(), self.intake.packets());
@@ -372,9 +395,11 @@ impl EventLoop {
         client.packets |= self.intake.packets() > packets;
         let answered = answers.out.len() > queued;
         client.out = answers.out;
+        client.deferred = answers.deferred;
         if answered && queued == 0 {
             client.last_sent = now;
         }
+        self.intake.counters.pending_bytes = self.pending_bytes;
         let place = self.intake.place();
         self.syncs
             .extend(answers.syncs.into_iter().map(|(source, seq)| PendingSync {
@@ -384,19 +409,47 @@ impl EventLoop {
                 place,
             }));
         self.intake.after_arrival(taken.syncs > 0)?;
-        if taken.lost.is_some() {
-            self.close(token, Closed::Framing);
-        } else if answered {
+        // What was answered goes out before a framing error ends the connection, as far as it is taken.
+        if answered {
             self.send(token);
-            let full = self
-                .clients
-                .get(&token)
-                .is_some_and(|c| answers.overflow && c.sent < c.out.len());
-            if full {
-                self.close(token, Closed::NotReading);
-            }
+        }
+        if let Some(lost) = taken.lost {
+            self.note_lost(token, &lost);
+            self.close(token, Closed::Framing);
         }
         Ok(())
+    }
+
+    /// Why the framing was lost goes to the manifest; of many only the first, the ledger counts them all.
+    fn note_lost(&mut self, token: u64, lost: &FramingLost) {
+        let Some(client) = self.clients.get(&token) else {
+            return;
+        };
+        self.noted += 1;
+        let further = match self.noted {
+            ..NOTED => "",
+            NOTED => " (further ones are only counted)",
+            _ => return,
+        };
+        let text = format!("{}: {lost}; the connection is closed{further}", client.peer);
+        self.intake.note("framing_lost", text);
+    }
+
+    /// It has sent everything. Those who wait for durability still get their answer.
+    fn ended(&mut self, token: u64) {
+        let waits = self.syncs.iter().any(|sync| sync.client == token);
+        let Some(client) = self.clients.get_mut(&token).filter(|_| waits) else {
+            self.close(token, Closed::Ended);
+            return;
+        };
+        client.ended = true;
+        let interest = Interest {
+            readable: false,
+            writable: client.writing,
+        };
+        if self.poller.change(&client.stream, token, interest).is_err() {
+            self.close(token, Closed::Broken);
+        }
     }
 
     /// Send what is waiting; stop reading from the client while something is left.
@@ -406,7 +459,16 @@ impl EventLoop {
         };
         let broken = loop {
             let Some(left) = client.out.get(client.sent..).filter(|l| !l.is_empty()) else {
-                break false;
+                client.out.clear();
+                client.sent = 0;
+                if client.deferred.is_empty() {
+                    client.out.shrink_to(64 << 10);
+                    break false;
+                }
+                let limit = self.limits.max_buffer_bytes;
+                let done = self.intake.answer(&client.deferred, &mut client.out, limit);
+                client.deferred.drain(..done);
+                continue;
             };
             match client.stream.write(left) {
                 Ok(0) => break true,
@@ -419,18 +481,17 @@ impl EventLoop {
                 Err(_) => break true,
             }
         };
-        if client.sent == client.out.len() {
-            client.out.clear();
-            client.out.shrink_to(64 << 10);
-            client.sent = 0;
-        }
         let writing = !client.out.is_empty();
         if broken {
             self.close(token, Closed::Broken);
+        } else if client.ended && !writing {
+            if !self.syncs.iter().any(|sync| sync.client == token) {
+                self.close(token, Closed::Ended);
+            }
         } else if writing != client.writing {
             client.writing = writing;
             let interest = Interest {
-                readable: !writing,
+                readable: !writing && !client.ended,
                 writable: writing,
             };
             if self.poller.change(&client.stream, token, interest).is_err() {
@@ -454,7 +515,7 @@ impl EventLoop {
             .partition(|s| s.place <= durable);
         self.syncs = waiting;
         let done: Vec<PendingSync> = done;
-        for sync in done {
+        for sync in &done {
             if let Some(client) = self.clients.get_mut(&sync.client) {
                 let fields = PacketFields {
                     timestamp_us: now_ns() / 1000,
@@ -465,8 +526,10 @@ impl EventLoop {
                 // The source came in a packet, so that it fits into one.
                 let _ = encode_packet(&fields, &[], &mut client.out);
                 self.intake.counters.synced += 1;
-                self.send(sync.client);
             }
+        }
+        for sync in done {
+            self.send(sync.client);
         }
     }
 
@@ -477,9 +540,12 @@ impl EventLoop {
         for (token, client) in &self.clients {
             let silent = now.duration_since(client.last_byte);
             let first = client.first_byte.map(|at| now.duration_since(at));
-            if client.sent < client.out.len() && now.duration_since(client.last_sent) > NOT_READING
-            {
-                gone.push((*token, Closed::NotReading));
+            if client.sent < client.out.len() {
+                if now.duration_since(client.last_sent)
+                    > idle.unwrap_or(NOT_READING).min(NOT_READING)
+                {
+                    gone.push((*token, Closed::NotReading));
+                }
             } else if (!client.packets && first.is_some_and(|t| t > FIRST_PACKET))
                 || (!client.pending.is_empty() && silent > MID_PACKET)
                 || idle.is_some_and(|idle| silent > idle)

@@ -134,6 +134,7 @@ pub(crate) fn start(
         rotation,
         Arc::clone(&shared),
         share_core,
+        keeper.clone(),
     );
     let writer = LogWriter::new(
         consumer,

@@ -32,6 +32,8 @@ pub(super) const PAGE_WORDS: usize = PAGE_REGISTERS / 64;
 const MIN_RUN: usize = 16;
 /// No moment.
 const NEVER: u64 = u64::MAX;
+/// No number: those of packets are bytes.
+const NO_SEQ: u32 = u32::MAX;
 
 /// What bounds an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +178,8 @@ pub struct SourceImage {
     source: Source,
     pages: [OnceLock<Box<Page>>; PAGES],
     last_us: AtomicU64,
+    /// Number up to which its packets came; [`NO_SEQ`] before the first.
+    last_seq: AtomicU32,
     gaps: AtomicU32,
     unknown_since_us: AtomicU64,
 }
@@ -186,6 +190,7 @@ impl SourceImage {
             source,
             pages: [const { OnceLock::new() }; _],
             last_us: AtomicU64::new(0),
+            last_seq: AtomicU32::new(NO_SEQ),
             gaps: AtomicU32::new(0),
             unknown_since_us: AtomicU64::new(NEVER),
         }
@@ -201,6 +206,12 @@ impl SourceImage {
     #[must_use]
     pub fn last_us(&self) -> u64 {
         self.last_us.load(Relaxed)
+    }
+
+    /// Number up to which its packets came, counted around the circle of 256; None on the simple wire.
+    #[must_use]
+    pub fn last_seq(&self) -> Option<u8> {
+        u8::try_from(self.last_seq.load(Relaxed)).ok()
     }
 
     /// The register at `offset`; None if it is not known.
@@ -347,7 +358,6 @@ impl ImageReader {
 struct Writer {
     image: Arc<SourceImage>,
     tracker: SeqTracker,
-    last_seq: u8,
 }
 
 /// The image, for the thread that writes it.
@@ -443,10 +453,18 @@ impl RegisterImage {
         };
         let image = &writer.image;
         if packet.kind == Kind::Packet {
-            writer.last_seq = packet.seq;
+            let resumed = writer.tracker.last().is_none();
             let verdict = writer.tracker.observe(packet.seq, &mut self.sequence);
             applied.sequence = Some(verdict);
-            if let SeqVerdict::Gap { .. } = verdict {
+            // What went by between two sessions is no gap of this one, but it leaves the same doubt.
+            let missed = resumed
+                && image
+                    .last_seq()
+                    .is_some_and(|last| matches!(packet.seq.wrapping_sub(last), 2..=128));
+            if let Some(last) = writer.tracker.last() {
+                image.last_seq.store(u32::from(last), Relaxed);
+            }
+            if missed || matches!(verdict, SeqVerdict::Gap { .. }) {
                 let since = image.last_us().min(image.unknown_since_us.load(Relaxed));
                 image.unknown_since_us.store(since, Relaxed);
                 let gaps = image.gaps.load(Relaxed).wrapping_add(1);
@@ -523,13 +541,11 @@ impl RegisterImage {
         let timestamp_us = image.last_us();
         let encoded = match kind {
             Kind::Packet => {
-                let place = self.places.get(&image.source);
-                let writer = place.and_then(|&place| self.writers.get(place));
                 let fields = PacketFields {
                     timestamp_us,
                     source: image.source,
                     command: Command::Full,
-                    seq: writer.map_or(0, |w| w.last_seq),
+                    seq: image.last_seq().unwrap_or(0),
                 };
                 encode_packet(&fields, registers, out)
             }
@@ -540,6 +556,14 @@ impl RegisterImage {
             }
         };
         encoded.is_ok()
+    }
+
+    /// Counts sequences from here on: what was applied before was of an earlier session.
+    pub fn begin_session(&mut self) {
+        self.sequence = SeqCounters::default();
+        for writer in &mut self.writers {
+            writer.tracker = SeqTracker::default();
+        }
     }
 
     #[inline]
@@ -565,7 +589,6 @@ impl RegisterImage {
         self.writers.push(Writer {
             image,
             tracker: SeqTracker::default(),
-            last_seq: 0,
         });
         Some(place)
     }
@@ -581,6 +604,8 @@ impl RegisterImage {
         image.last_us.store(restored.last_us, Relaxed);
         let since = restored.unknown_since_us.unwrap_or(NEVER);
         image.unknown_since_us.store(since, Relaxed);
+        let seq = restored.last_seq.map_or(NO_SEQ, u32::from);
+        image.last_seq.store(seq, Relaxed);
         for (number, page) in restored.pages {
             if let Some(slot) = image.pages.get(number) {
                 slot.set(page).ok();
@@ -598,6 +623,7 @@ impl RegisterImage {
 pub(super) struct Restored {
     pub(super) source: Source,
     pub(super) last_us: u64,
+    pub(super) last_seq: Option<u8>,
     pub(super) unknown_since_us: Option<u64>,
     pub(super) pages: Vec<(usize, Box<Page>)>,
 }

@@ -4,7 +4,7 @@
 //! header   0 magic "TPLIMAGE" | 8 version u32 = 1 | 12 crc32c u32 of everything from byte 16 on
 //!         16 body_bytes u64 (after the header) | 24 sources u32 | 28 flags u32 = 0
 //!         32 segment u64 | 40 byte offset in that segment u64 | 48 written_ns u64 | 56 reserved u64
-//! source   0 type u8 | 1 reserved 3 x u8 | 4 src_id i32 | 8 last_us u64
+//! source   0 type u8 | 1 seq u8 | 2 whether there is a seq u8 | 3 reserved u8 | 4 src_id i32 | 8 last_us u64
 //!         16 unknown_since_us u64 (2^64 - 1: never) | 24 pages u64: bit n, page n follows
 //! page       known 16 x u64 | doubted 16 x u64 | values 1024 x u16 | changed_us 1024 x u64
 //! ```
@@ -101,7 +101,8 @@ pub fn encode_image(image: &ImageReader, position: ImagePosition) -> Vec<u8> {
         sources += 1;
         let head = out.len();
         out.push(source.source().kind as u8);
-        out.extend_from_slice(&[0; 3]);
+        let seq = source.last_seq();
+        out.extend_from_slice(&[seq.unwrap_or(0), u8::from(seq.is_some()), 0]);
         out.extend_from_slice(&source.source().id.to_le_bytes());
         out.extend_from_slice(&source.last_us().to_le_bytes());
         let since = source.unknown_since_us().unwrap_or(u64::MAX);
@@ -193,7 +194,7 @@ pub fn decode_image(
 }
 
 fn source(input: &mut Input<'_>) -> Result<Restored, ImageFileError> {
-    let [kind, ..] = input.take::<4>()?;
+    let [kind, seq, has_seq, _] = input.take::<4>()?;
     let Some(kind) = SourceType::from_u8(kind) else {
         return input.broken();
     };
@@ -215,6 +216,7 @@ fn source(input: &mut Input<'_>) -> Result<Restored, ImageFileError> {
     Ok(Restored {
         source: Source { kind, id },
         last_us,
+        last_seq: (has_seq == 1).then_some(seq),
         unknown_since_us,
         pages,
     })

@@ -56,6 +56,12 @@ pub struct SeqTracker {
 }
 
 impl SeqTracker {
+    /// The furthest number so far; None before the first.
+    #[must_use]
+    pub const fn last(&self) -> Option<u8> {
+        self.last
+    }
+
     /// Takes the next number.
     #[inline]
     pub fn observe(&mut self, seq: u8, counters: &mut SeqCounters) -> SeqVerdict {
