@@ -62,11 +62,13 @@ campaign: build ## a million damaged files for each Python entry point of tapeli
 campaign-smoke: build ## the same with a few thousand
 	$(PY) fuzz/python_faces.py --inputs 10000
 
-bench: build ## measure recording against minimal rivals; fails below a floor
+bench: build ## measure recording and the register server against rivals; fails below a floor
 	$(PY) benches/bench_record.py
+	$(PY) benches/bench_registers.py
 
 bench-smoke: build ## the same, small and lax: do inputs, outputs and ratios work
 	$(PY) benches/bench_record.py --smoke
+	$(PY) benches/bench_registers.py --smoke
 	$(PY) benches/bench_tools.py --smoke
 
 loom: ## model-check the ring

@@ -39,6 +39,7 @@ class Output:
 
     def __init__(self, given: Path | None = None, *, settle: bool = True) -> None:
         self._settle = settle
+        self.given = given
         self._mounted: Path | None = None
         if given is not None:
             given.mkdir(parents=True, exist_ok=True)

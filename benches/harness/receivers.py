@@ -71,7 +71,7 @@ class Tapeline(Receiver):
         ledgers = [stream["ledger"] for stream in summary["streams"].values()]
         total: dict[str, Any] = {}
         for ledger in ledgers:
-            for key, value in _flat(ledger).items():
+            for key, value in flat(ledger).items():
                 total[key] = total.get(key, 0) + value
         if total["frames_received"] != total["frames_stored"] + total["frames_duplicate"]:
             raise BenchError(f"tapeline: frames received, stored and duplicate do not add up: {total}")
@@ -144,7 +144,8 @@ def _source_arguments(sources: list[str]) -> list[str]:
     return ["--listen", sources[0].removeprefix("tcp://"), *many]
 
 
-def _flat(ledger: dict[str, Any]) -> dict[str, int]:
+def flat(ledger: dict[str, Any]) -> dict[str, int]:
+    """The numbers of a ledger, nested ones as `outer.inner`."""
     result = {}
     for key, value in ledger.items():
         if isinstance(value, dict):

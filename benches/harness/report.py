@@ -24,11 +24,12 @@ _MEASURED = [":(top)", ":(top,exclude)benches/results", ":(top,exclude)docs"]
 
 _HEAD = """# Benchmarks
 
-<!-- Written by benches/bench_record.py; edit that. -->
+<!-- Written by benches/harness/report.py; edit that. -->
 
 Every figure is a ratio measured in one run, ours and the rival in turn, best of several rounds (medians are in the
 results file). The rivals are in `benches/rivals`: they do the least that the task allows and know nothing of tapeline.
-Before a figure counts, the ledger must say that every frame sent was recorded.
+Before a figure counts, the ledger must say that every frame or packet sent was recorded. Where the rival
+is a `goal`, the figure is compared with a number.
 
 `make bench` repeats all of it on your machine.
 """
@@ -115,8 +116,9 @@ def row_text(figure: Figure) -> str:
 
 def _in_order(figures: dict[str, Any]) -> list[dict[str, Any]]:
     from .cases import CASES
+    from .register_cases import CASES as REGISTER_CASES
 
-    order = list(CASES)
+    order = [*CASES, *REGISTER_CASES]
 
     def place(name: str) -> tuple[int, str]:
         return next(
@@ -138,6 +140,10 @@ def _row(figure: dict[str, Any]) -> str:
 def _amount(value: float, unit: str) -> str:
     if unit == "bytes/s":
         return f"{value / 1e9:.2f} GB/s"
+    if unit in {"packets/s", "rows/s"}:
+        return f"{value / 1e6:.2f} M {unit}"
+    if unit == "ms":
+        return f"{value:.2f} ms"
     if unit == "items/s":
         return f"{value / 1e6:.1f} M items/s"
     if unit == "bytes":

@@ -59,3 +59,18 @@ pub fn receive_buffer(socket: &impl AsRawFd, bytes: i32) -> io::Result<i32> {
         .or_else(|_| set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes))?;
     option(socket, libc::SOL_SOCKET, libc::SO_RCVBUF)
 }
+
+/// Raises the limit of open files to what the system allows this process.
+pub fn raise_open_files() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the pointer is to a writable rlimit, which outlives both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
