@@ -264,12 +264,13 @@ class RecorderConfig:
         return result
 
     def to_json(self) -> str:
-        """The configuration for the compiled recorder, which knows nothing of the settings kept in Python."""
+        """The configuration for the compiled recorder, without what only Python knows; sinks go into its manifest."""
         result = self.as_dict()
         for name in ("duration_seconds", "start_timeout_seconds", "allow_insecure_bind"):
             del result[name]
         for stream in result["streams"]:
-            del stream["sinks"]
+            if not stream["sinks"]:
+                del stream["sinks"]
             stream["rotate_bytes"] = _UNBOUNDED if stream["rotate_bytes"] is None else stream["rotate_bytes"]
         return json.dumps(result)
 

@@ -39,6 +39,7 @@ class StreamStatus:
         receive_buffer_bytes: Socket buffer the kernel granted; 0 where there is none.
         connections: Open connections.
         error: Why the stream failed; None while it has not.
+        sinks: The state of its sinks: rows, lag, what was shed.
     """
 
     ledger: (
@@ -50,6 +51,7 @@ class StreamStatus:
     receive_buffer_bytes: int
     connections: int
     error: str | None
+    sinks: tuple[SinkStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Recorder:
         self._started_s: float | None = None
         self._start_checked = False
         self._sinks_told = False
+        self._failure: RecorderError | None = None
 
     @property
     def out(self) -> Path:
@@ -149,19 +152,26 @@ class Recorder:
             if not self._native.wait(timeout_s):
                 return False
         except OSError as error:
-            text = error.strerror or str(error)
-            stream = next((s.name for s in self.config.streams if f"stream {s.name}: " in text), None)
-            where = f"{error.filename}: " if error.filename else ""
-            raise RecorderError(where + text, stream=stream, path=error.filename) from error
-        if self._sinks is None:
-            return True
-        if not self._sinks.finished(timeout_s):
+            self._failure = self._stream_failed(error)
+        # the sinks finish what reached the log, whatever failed before it
+        if self._sinks is not None and not self._sinks.finished(timeout_s):
             return False
-        failure = None if self._sinks_told else self._sinks.failure()
-        self._sinks_told = True
+        failure, self._failure = self._failure, None
         if failure is not None:
-            raise RecorderError(failure[1], stream=failure[0])
+            raise failure
+        told = None if self._sinks is None or self._sinks_told else self._sinks.failure()
+        self._sinks_told = True
+        if told is not None:
+            raise RecorderError(told[1], stream=told[0])
         return True
+
+    def _stream_failed(self, error: OSError) -> RecorderError:
+        text = error.strerror or str(error)
+        stream = next((s.name for s in self.config.streams if f"stream {s.name}: " in text), None)
+        where = f"{error.filename}: " if error.filename else ""
+        failure = RecorderError(where + text, stream=stream, path=error.filename)
+        failure.__cause__ = error
+        return failure
 
     def _watch_limits(self) -> None:
         if self._started_s is None:
@@ -185,6 +195,7 @@ class Recorder:
     def status(self) -> RecorderStatus:
         """A snapshot of every stream, its ring and its addresses."""
         raw = json.loads(self._native.status())
+        sinks = self.sinks()
         streams = {
             name: StreamStatus(
                 ledger=_ledger(stream),
@@ -194,6 +205,7 @@ class Recorder:
                 receive_buffer_bytes=stream["receive_buffer_bytes"],
                 connections=stream["connections"],
                 error=stream["error"],
+                sinks=tuple(sinks.get(name, ())),
             )
             for name, stream in raw["streams"].items()
         }

@@ -139,7 +139,11 @@ def _run(recorder: Recorder, *, as_json: bool) -> Outcome:
         # absolute, so that the reader needs to know neither --out nor our working directory
         out = recorder.out.absolute()
         streams = {
-            name: {"ledger": stream["ledger"], "files": [str(out / file) for file in stream["files"]]}
+            name: {
+                "ledger": stream["ledger"],
+                "files": [str(out / file) for file in stream["files"]],
+                **({"sinks": stream["sinks"]} if stream.get("sinks") else {}),
+            }
             for name, stream in summary["streams"].items()
         }
         emit_json({"streams": streams})

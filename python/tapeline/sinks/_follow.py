@@ -26,6 +26,7 @@ _LOG = re.compile(r".*_(?P<number>\d{6,18})_\d{8}T\d{6}\.\d{6}Z\.s?pkt(?P<part>\
 _POLL_S = 0.2  # longest time in a compiled wait
 _READ_BYTES = 4 << 20  # read and built at once; at 16 bytes a row and 4 bytes a register 16 MB of rows
 _RETRY_S = 1.0  # pause after a failed table
+_NAME_S = 0.01  # between looks whether a log has its final name
 _LIVE_DRAIN_S = 5.0  # a live sink has so long at the end
 
 
@@ -120,6 +121,7 @@ class Follower:
         self._position = position
         self._progress = progress or (lambda _number: None)
         self._quit = threading.Event()
+        self._over = threading.Event()  # the recorder has ended: every log has the name it will keep
         self._consumer: Consumer = make_consumer(sink, wire, self._quit)
         self._live = sink is not None and sink.priority == "live"
         self._max_lag_bytes = sink.max_lag_bytes if sink else 0
@@ -166,16 +168,13 @@ class Follower:
             self._progress(1 << 62)
 
     def _follow(self) -> None:
-        first = LogPosition(*self._position(None, _POLL_S))
-        while not first.path and not first.ended:
-            self._pause(0.0)
-            first = LogPosition(*self._position(None, _POLL_S))
-        if not first.path:
-            return
-        self._catch_up(first.segment)
-        self._at = (first.segment, 0)
+        # the number of the first segment is known before there is a packet to put into it
+        first = LogPosition(*self._position(None, 0.0)).segment
+        self._catch_up(first)
+        self._progress(first)
+        self._at = (first, 0)
         while self._segment():
-            pass
+            self._pause(0.0)
 
     def _catch_up(self, before: int) -> None:
         """Do what an earlier recorder left undone in finished segments."""
@@ -200,13 +199,8 @@ class Follower:
             return position
 
         position = ask()
-        if position.segment != number or not position.path:
-            if position.ended:
-                return False
-            # retention was faster
-            self.status_now.segments_missed += max(0, position.segment - number)
-            self._at = (position.segment, 0)
-            return True
+        if not position.path:
+            return not position.ended
         self._retrying(position, ask)
         if self._at is not None and self._at[0] == number:
             self._at = (number + 1, 0)
@@ -238,12 +232,14 @@ class Follower:
     def _one(self, position: LogPosition, ask: Callable[[], LogPosition]) -> None:
         """All of one segment."""
         number = position.segment
-        offset = position.keyframe_bytes
+        offset = 0
         before = SinkStatus(**asdict(self.status_now))
         try:
             self._consumer.begin(_existing(position.path))
             lingered_s = 0.0
             while True:
+                # while only keyframes are written their end is not known yet
+                offset = max(offset, position.keyframe_bytes)
                 self._at = (number, offset)
                 new = position.bytes_valid - offset
                 if new > 0 and (position.finished or new >= self._consumer.least_bytes or lingered_s > 0):
@@ -264,9 +260,9 @@ class Follower:
                     lingered_s = self._consumer.linger_s
                     self._pause(lingered_s)
                 position = ask()
-                if position.segment != number:
-                    raise FileNotFoundError(position.path)  # noqa: TRY301 - as if opening it had failed
                 self._pause(0.0)
+            if self._consumer.makes_files:
+                self._await_name(position.path)
             self._consumer.end(_existing(position.path))
         except BaseException:
             if self._consumer.repeatable:
@@ -276,10 +272,26 @@ class Follower:
             raise
         self.status_now.files += self._consumer.makes_files
 
+    def _await_name(self, path: str) -> None:
+        """A table has its final name only after the log that it is made of, which recovery may have to cut."""
+        final = Path(path.removesuffix(".part"))
+        while not final.exists():
+            gone = not Path(f"{final}.part").exists() and not final.exists()
+            if gone:
+                raise FileNotFoundError(None, "the log was removed", str(final))
+            if self._over.is_set() and not final.exists():
+                raise OSError(None, "the log was not finished; its table is made at the next start", str(final))
+            self._pause(_NAME_S)
+
     def _read(self, position: LogPosition, offset: int) -> int:
         path = str(_existing(position.path))
         stop = min(position.bytes_valid, offset + _READ_BYTES)
-        work = self._consumer.take(path, offset, position.bytes_valid, stop - offset)
+        try:
+            work = self._consumer.take(path, offset, position.bytes_valid, stop - offset)
+        except FileNotFoundError:
+            # it may have got its final name in between
+            path = str(_existing(position.path))
+            work = self._consumer.take(path, offset, position.bytes_valid, stop - offset)
         if work.next_offset <= offset:
             raise OSError(None, f"not a packet at byte {offset}: {work.broken or 'cut'}", path)
         self._count(work)
@@ -297,7 +309,8 @@ class Follower:
         return self._at is not None and self._behind(*self._at) > self._max_lag_bytes
 
     def drain(self, seconds: float = _LIVE_DRAIN_S) -> None:
-        """The stream has ended: a live sink has a few seconds for the rest, which is then shed."""
+        """The recorder has ended: a live sink has a few seconds for the rest, which is then shed."""
+        self._over.set()
         if not self._live:
             return
         self._deadline_s = time.monotonic() + seconds
@@ -345,10 +358,9 @@ class Follower:
 
 def _existing(path: str) -> Path:
     """The log under the name it has now: an open one loses its `.part` when it is finished."""
-    place = Path(path)
-    if place.suffix == ".part" and not place.exists():
-        return place.with_suffix("")
-    return place
+    final = Path(path.removesuffix(".part"))
+    part = Path(f"{final}.part")
+    return part if not final.exists() and part.exists() else final
 
 
 def _index(log: Path) -> Path:

@@ -20,6 +20,9 @@ class LogSource(Protocol):
     ) -> tuple[int, str, int, int, bool, bool]:
         """See `LogPosition`; waits, with the lock released, until there is something beyond `after`."""
 
+    def sink_progress(self, stream: str, sink: str, segment: int) -> None:
+        """Retention may remove segments below this number, as far as the sink is concerned."""
+
 
 class SinkSet:
     """The followers of every register stream: its sinks, and the builder of touch indexes.
@@ -40,11 +43,13 @@ class SinkSet:
             position = partial(source.log_position, stream.name)
             directory = config.out / stream.name
             make = partial(Follower, wire=stream.wire, directory=directory, position=position)
-            progress = getattr(source, "sink_progress", None)
-            self._followers[stream.name] = [
-                make(sink, progress=partial(progress, stream.name, sink.name) if progress else None)
-                for sink in stream.sinks
-            ]
+            self._followers[stream.name] = []
+            for sink in stream.sinks:
+                progress = partial(source.sink_progress, stream.name, sink.name) if sink.priority == "archive" else None
+                if progress is not None:
+                    # before retention can look at the first segment
+                    progress(0)
+                self._followers[stream.name].append(make(sink, progress=progress))
             self._touch.append(make(None))
 
     def start(self) -> SinkSet:
