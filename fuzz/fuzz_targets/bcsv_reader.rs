@@ -24,6 +24,8 @@ fuzz_target!(|data: &[u8]| {
         limits: Limits {
             packet_bytes: PACKET_BYTES,
             table_bytes: Some(4 * PACKET_BYTES),
+            // little enough that packets are put out of it
+            cache_bytes: 4096,
         },
         any_flags: choice & 4 != 0,
     };

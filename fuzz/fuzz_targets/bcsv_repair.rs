@@ -17,6 +17,7 @@ fuzz_target!(|data: &[u8]| {
     let limits = Limits {
         packet_bytes: 16 << 20,
         table_bytes: Some(64 << 20),
+        ..Limits::default()
     };
     let before = validate(&source, limits);
     let repaired = repair(&source, &target, limits);
