@@ -41,9 +41,11 @@ test-py: build ## tests of the package, with real processes and sockets
 test-system: build ## only the tests that run whole processes
 	$(PY) -m pytest tests/system
 
-kill: build ## kill 600 recorders and 3,000 writers, and fail and cut off every disk call
+kill: build ## kill 600 recorders, 200 register servers and 3,000 writers, and fail and cut off every disk call
 	TAPELINE_BCSV_KILLS=200 $(PY) -m pytest tests/system/test_bcsv_kill.py
 	TAPELINE_KILLS=600 $(PY) -m pytest tests/system/test_kill.py
+	TAPELINE_REGISTER_KILLS=200 $(PY) -m pytest tests/system/test_register_kill.py
+	TAPELINE_HOSTILE_CONNECTIONS=10000 $(PY) -m pytest tests/system/test_register_server.py -k hostile --timeout 600
 	TAPELINE_MODEL=full cargo test --release -p tapeline-capture --lib --quiet model_tests
 
 prop: build ## property tests with many cases

@@ -1,53 +1,29 @@
 """The register server as a recorder runs it: clients, queries, durability, images, crashes."""
 
+import contextlib
+import itertools
 import json
+import os
 import random
 import socket
 import struct
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from tests.system._processes import COMMAND, ENVIRONMENT
+from tests.system._processes import tapeline as command
 
 import tapeline
+from _support.register_server import connect, receive, segments, stored, synced, wait_until
 from tapeline import wire
+
+# The full figure is 10,000 (benches/bench_registers.py).
+HOSTILE = int(os.environ.get("TAPELINE_HOSTILE_CONNECTIONS", "300"))
 
 
 def config(out, *, url="tcp://127.0.0.1:0?wire=packet", **settings):
     return {"out": str(out), "streams": {"rack": {"url": url, **settings}}}
-
-
-def connect(recorder):
-    url = recorder.status().streams["rack"].addresses[0]
-    host, port = url.removeprefix("tcp://").rsplit(":", 1)
-    connection = socket.create_connection((host, int(port)), timeout=20)
-    connection.settimeout(20)
-    return connection
-
-
-def receive(connection, count=1):
-    decoder, packets = wire.PacketDecoder(), []
-    while len(packets) < count:
-        chunk = connection.recv(1 << 16)
-        assert chunk, "closed"
-        packets += decoder.feed(chunk)
-    return packets
-
-
-def synced(connection, seq=9):
-    """Everything before on this connection is durable when this returns."""
-    connection.sendall(wire.encode_packet(cmd=wire.Command.SYNC, seq=seq))
-    [answer] = receive(connection)
-    assert (answer.cmd, answer.seq) == (wire.Command.SYNCED, seq)
-
-
-def wait_until(true):
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def packets(seed, count, src_id=1, registers=3):
@@ -208,9 +184,9 @@ def test_a_client_that_never_reads_its_answers_is_closed_and_nobody_waits(tmp_pa
     with tapeline.Recorder(config(tmp_path, **settings)) as recorder, connect(recorder) as bad:
         bad.sendall(every)
         bad.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            while True:
-                bad.send(query * 1000)
+        with contextlib.suppress(BlockingIOError):
+            while bad.send(query * 1000):
+                pass
         wait_until(lambda: recorder.ledger()["rack"].queries > 0)
         while not recorder.ledger()["rack"].clients_closed.not_reading:
             with connect(recorder) as good:
@@ -228,8 +204,8 @@ def test_queries_beyond_the_buffer_are_answered_when_there_is_room(tmp_path):
     with started as recorder, connect(recorder) as client:
         client.sendall(every)
         count = 3000
-        queries = b"".join(wire.encode_packet(cmd=wire.Command.QUERY, src_id=5, type=2, seq=n % 256) for n in range(count))
-        client.sendall(queries)
+        ask = {"cmd": wire.Command.QUERY, "src_id": 5, "type": 2}
+        client.sendall(b"".join(wire.encode_packet(**ask, seq=n % 256) for n in range(count)))
         replies = receive(client, count)
         assert [r.seq for r in replies] == [n % 256 for n in range(count)]
         assert {r.count for r in replies} == {2000}
@@ -314,44 +290,175 @@ def test_simple_packets(tmp_path):
     assert logs(tmp_path, ".spkt")[0].read_bytes() == b"".join(parts)
 
 
-_SERVE = """
-import sys, tapeline
-recorder = tapeline.Recorder({"out": sys.argv[1], "streams": {"rack": {
-    "url": "tcp://127.0.0.1:0?wire=packet", "rotate_bytes": 60_000, "image_seconds": 0.05}}}).start()
-print(recorder.status().streams["rack"].addresses[0], flush=True)
-recorder.wait()
-"""
+def test_a_client_that_dribbles_holds_up_nobody(tmp_path):
+    """A byte of it for each thousand packets of another one, and a third that says nothing at all."""
+    slow_packet = wire.encode_packet(range(10), range(10), src_id=9, type=2)
+    with (
+        tapeline.Recorder(config(tmp_path)) as recorder,
+        connect(recorder) as slow,
+        connect(recorder),
+        connect(recorder) as quick,
+    ):
+        sent = b""
+        for n, byte in enumerate(slow_packet):
+            slow.sendall(bytes([byte]))
+            part = b"".join(packets(n, 1000))
+            quick.sendall(part)
+            synced(quick)
+            sent += part + wire.encode_packet(cmd=4, seq=9)
+        synced(slow)
+    ledger = recorder.ledger()["rack"]
+    assert not ledger.broken_laws()
+    assert not ledger.lost_anything
+    log = stored(tmp_path)
+    place = log.index(slow_packet)
+    assert log[:place] + log[place + len(slow_packet) :] == sent + wire.encode_packet(cmd=4, seq=9)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_after_kill_nothing_acknowledged_is_missing_and_the_image_is_that_of_the_log(tmp_path, seed):
-    server = subprocess.Popen([sys.executable, "-c", _SERVE, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    host, port = server.stdout.readline().strip().removeprefix("tcp://").rsplit(":", 1)
-    acknowledged = sent = b""
-    sync = wire.encode_packet(cmd=wire.Command.SYNC)
-    with socket.create_connection((host, int(port)), timeout=20) as client:
-        for n in range(20):
-            part = b"".join(packets(100 * seed + n, 300)) + sync
-            client.sendall(part)
+def test_a_silent_client_is_closed_when_that_is_asked_for(tmp_path):
+    started = tapeline.Recorder(config(tmp_path, idle_timeout_seconds=0.5))
+    with started as recorder, connect(recorder) as silent, connect(recorder) as half:
+        half.sendall(wire.encode_packet([1], [1])[:9])
+        assert silent.recv(1) == half.recv(1) == b""
+    ledger = recorder.ledger()["rack"]
+    assert (ledger.clients_closed.idle, ledger.bytes_discarded, ledger.packets_invalid.truncated) == (2, 9, 1)
+    assert not ledger.broken_laws()
+
+
+def hostile(kind, connection):
+    """What a bad client sends; whether it stays."""
+    good = wire.encode_packet(range(100), range(100), src_id=200, type=3)
+    what = {
+        "nothing": b"",
+        "garbage": random.Random(7).randbytes(3000),
+        "oversize": struct.pack("<I", 0xFFFF_FFFF) + good,
+        "small": good + struct.pack("<I", 3),
+        "half": good[:50],
+        "byte": b"\x15",
+        "count": good[:17] + struct.pack("<I", 1 << 31) + good[21:],
+        "unread": wire.encode_packet(cmd=wire.Command.QUERY, src_id=1, type=2) * 100,
+    }[kind]
+    with contextlib.suppress(OSError):
+        connection.sendall(what)
+    return kind in {"half", "byte", "unread", "nothing"}
+
+
+def test_hostile_connections_cost_a_good_client_nothing(tmp_path):
+    """Garbage, half packets, impossible lengths, slow and silent clients, while one client sends and asks."""
+    kinds = itertools.cycle(["nothing", "garbage", "oversize", "small", "half", "byte", "count", "unread"])
+    with (
+        tapeline.Recorder(config(tmp_path)) as recorder,
+        connect(recorder) as good,
+        contextlib.ExitStack() as kept,
+    ):
+        sent, staying = b"", 0
+        for n in range(HOSTILE):
+            bad = connect(recorder)
+            if hostile(next(kinds), bad) and staying < 900:
+                kept.enter_context(bad)
+                staying += 1
+            else:
+                bad.close()
+            part = b"".join(packets(n, 20))
+            good.sendall(part)
             sent += part
-            if n < 15:
-                receive(client)
-                acknowledged = sent
-        server.kill()
-        server.wait()
-    server.stdout.close()
+            if n % 10 == 0:
+                synced(good)
+                sent += wire.encode_packet(cmd=4, seq=9)
+        synced(good)
+        sent += wire.encode_packet(cmd=4, seq=9)
+    ledger = recorder.ledger()["rack"]
+    assert not ledger.broken_laws()
+    assert ledger.clients_accepted + ledger.clients_refused == HOSTILE + 1
+    assert ledger.clients_accepted == sum(ledger.as_dict()["clients_closed"].values())
+    assert ledger.framing_lost == ledger.clients_closed.framing_lost
+    mine = [bytes(p) for p in wire.PacketDecoder().feed(stored(tmp_path)) if p.src_id != 200 and p.cmd != 2]
+    assert b"".join(mine) == sent
+    events = json.loads((tmp_path / "recording.json").read_text())["events"]
+    told = [e["text"] for e in events if e["kind"] == "framing_lost"]
+    assert 0 < len(told) <= 32
+    assert any("length is 4294967295, must be at most" in text for text in told)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
+def test_without_a_usable_image_file_the_log_gives_the_image_and_no_sequence_is_counted_twice(tmp_path, damage):
+    first = b"".join(packets(1, 400)) + b"".join(packets(2, 400, src_id=2))
+    with tapeline.Recorder(config(tmp_path, rotate_bytes=5000)) as recorder, connect(recorder) as client:
+        client.sendall(first)
+        synced(client)
+    file = tmp_path / "rack" / "image.bin"
+    before, content = wire.RegisterImage.load(file), bytearray(file.read_bytes())
+    file.unlink()
+    if damage == "cut":
+        file.write_bytes(content[:-100])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 4
+        file.write_bytes(content)
     with tapeline.Recorder(config(tmp_path)) as recorder, connect(recorder) as client:
-        client.sendall(wire.encode_packet(cmd=wire.Command.QUERY, src_id=1, type=2))
-        [reply] = receive(client)
-    entries = json.loads((tmp_path / "recording.json").read_text())["streams"]["rack"]["segments"]
-    stored = b"".join(
-        (tmp_path / "rack" / e["name"]).read_bytes()[e["keyframe_bytes"] :] for e in entries
-    )  # fmt: skip
-    query = wire.encode_packet(cmd=wire.Command.QUERY, src_id=1, type=2)
-    stored = stored.removesuffix(query)
-    assert stored.startswith(acknowledged)
-    assert sent.startswith(stored)
-    assert reply.registers == image_of(stored).registers(2, 1)
-    ledger = tapeline.open_recording(tmp_path).streams["rack"].ledger
-    assert ledger.packets_stored == len(wire.PacketDecoder().feed(stored)) + 1
-    assert tapeline.open_recording(tmp_path).verify().ok
+        client.sendall(wire.encode_packet([1], [1], src_id=3, type=2))
+        for source in (1, 2):
+            client.sendall(wire.encode_packet(cmd=wire.Command.QUERY, src_id=source, type=2))
+            assert receive(client)[0].registers == before.registers(2, source)
+    ledger = recorder.ledger()["rack"]
+    assert (ledger.gaps, ledger.packets_duplicate, ledger.packets_reordered) == (0, 0, 0)
+
+
+def test_keyframes_after_a_restart_carry_on_the_sequence(tmp_path):
+    parts = [wire.encode_packet([7], [n], timestamp_us=n, src_id=1, type=2, seq=n) for n in range(60)]
+    for some in (parts[:50], parts[50:]):
+        with tapeline.Recorder(config(tmp_path)) as recorder, connect(recorder) as client:
+            client.sendall(b"".join(some))
+            synced(client)
+    entry = segments(tmp_path)[1]
+    data = (tmp_path / "rack" / entry["name"]).read_bytes()[: entry["keyframe_bytes"]]
+    [keyframe] = wire.PacketDecoder().feed(data)
+    assert (keyframe.cmd, keyframe.seq, keyframe.registers) == (wire.Command.FULL, 49, [(7, 49)])
+    image = tapeline.image_at(tmp_path, None)
+    assert image.as_dict()["sources"] == [{"type": 2, "src_id": 1, "registers": [[7, 59]]}]
+
+
+def test_datagrams_that_are_no_whole_packets_are_counted(tmp_path):
+    good = wire.encode_packet([1, 2], [3, 4], src_id=1, type=2)
+    unknown = bytearray(good)
+    unknown[13] = 9
+    datagrams = [good, good * 3, good[:-1], good + good[:10], bytes(unknown) + good, b"\0" * 30, good]
+    with tapeline.Recorder(config(tmp_path, url="udp://127.0.0.1:0?wire=packet")) as recorder:
+        host, port = recorder.status().streams["rack"].addresses[0].removeprefix("udp://").rsplit(":", 1)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for datagram in datagrams:
+                sender.sendto(datagram, (host, int(port)))
+        wait_until(lambda: recorder.ledger()["rack"].datagrams_received == len(datagrams))
+    ledger = recorder.ledger()["rack"]
+    assert not ledger.broken_laws()
+    assert (ledger.packets_stored, ledger.packets_invalid.truncated, ledger.packets_invalid.unknown_command) == (
+        7,
+        2,
+        1,
+    )
+    assert (ledger.framing_lost, ledger.bytes_discarded) == (1, len(good) - 1 + 10 + 30)
+    assert stored(tmp_path) == good * 7
+
+
+def test_standard_input_and_a_file_are_read_to_their_end(tmp_path):
+    sent = b"".join(packets(4, 500))
+    (tmp_path / "in.pkt").write_bytes(sent)
+    for name, url in (("stdin", "-?wire=packet"), ("file", f"file://{tmp_path / 'in.pkt'}?wire=packet")):
+        words = [*COMMAND, "record", "--stream", f"rack={url}", "--out", str(tmp_path / name), "--json"]
+        done = subprocess.run(words, input=sent, capture_output=True, env=ENVIRONMENT, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+        ledger = json.loads(done.stdout)["streams"]["rack"]["ledger"]
+        assert ledger["packets_stored"] == 500
+        assert stored(tmp_path / name) == sent
+
+
+def test_a_running_recorder_is_queried_from_the_command_line(tmp_path):
+    with tapeline.Recorder(config(tmp_path)) as recorder, connect(recorder) as client:
+        client.sendall(wire.encode_packet([4096, 4097, 5], [1, 2, 3], timestamp_us=7, src_id=1, type=2))
+        synced(client)
+        host, port = client.getpeername()
+        ask = ("registers", "query", f"{host}:{port}", "--type", "rack", "--src-id", "1", "--json")
+        some, everything = command(*ask, 4097, 4096, 9), command(*ask)
+        nothing = command("registers", "query", f"{host}:{port}", "--type", "sbmu", "--src-id", "1")
+    assert (some.returncode, everything.returncode, nothing.returncode) == (0, 0, 1)
+    found = [json.loads(r.stdout)["sources"][0]["registers"] for r in (some, everything)]
+    assert [sorted(f) for f in found] == [[[4096, 1], [4097, 2]], [[5, 3], [4096, 1], [4097, 2]]]

@@ -226,6 +226,10 @@ fn pump(intake: &mut Intake, stop: &Stop, read: Reading<'_>) -> End {
             break End::Stopped;
         }
     };
+    if matches!(end, End::Stopped) {
+        intake.counters.cut_bytes += pending.len() as u64;
+        intake.counters.cut_packets += u64::from(!pending.is_empty());
+    }
     if scanner.lost().is_none() {
         let _ = scanner.scan(&pending, true, &mut |_| {});
     }

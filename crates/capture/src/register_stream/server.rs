@@ -571,6 +571,10 @@ impl EventLoop {
         let counted = client.scanner.take_counters();
         self.intake.count(&counted);
         let c = &mut self.intake.counters;
+        if why == Closed::Stopped {
+            c.cut_bytes += client.pending.len() as u64;
+            c.cut_packets += u64::from(!client.pending.is_empty());
+        }
         *match why {
             Closed::Ended => &mut c.ended,
             Closed::Framing => &mut c.framing,

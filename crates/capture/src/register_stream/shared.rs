@@ -18,7 +18,7 @@ counters! {
         unknown_type, truncated, bytes_invalid, bytes_discarded, framing_lost, pending_bytes, gaps, lost, duplicates,
         reordered, replies, synced, unplaced, clients_accepted, clients_refused, ended, framing, idle, not_reading,
         broken, stopped, datagrams, datagrams_dropped, ring_used, ring_high_water, backpressure_ns, clients,
-        receive_buffer,
+        receive_buffer, cut_packets, cut_bytes,
     }
 }
 
@@ -239,11 +239,14 @@ impl RegisterShared {
         }
     }
 
-    /// Whether something that reached the receiver, or its kernel, is not in the log.
+    /// Whether something that reached the receiver, or its kernel, is not in the log. A packet of which a client had
+    /// sent a part when the recorder was stopped had not reached it.
     pub(crate) fn lost_anything(&self) -> bool {
         let l = self.ledger();
-        let i = l.packets_invalid;
-        l.bytes_discarded > 0
+        let r = RegIn::from_array(self.received.snapshot());
+        let mut i = l.packets_invalid;
+        i.truncated = i.truncated.saturating_sub(r.cut_packets);
+        l.bytes_discarded > r.cut_bytes
             || l.framing_lost > 0
             || l.packets_refused > 0
             || l.datagrams_dropped_by_kernel > 0
