@@ -34,11 +34,15 @@ class View:
         grid = Table(title=f"recording to {escape(str(self._recorder.out))}, {now_s - self._start_s:.0f} s")
         grid.add_column("stream")
         streams = self._recorder.status().streams
+        clients = any(isinstance(stream.ledger, RegisterLedger) for stream in streams.values())
         for heading in ("rate", _units(streams), "stored", "ring", "lost", "corrupt", "kernel drops"):
             grid.add_column(heading, justify="right")
+        if clients:
+            grid.add_column("clients", justify="right")
         for name, stream in streams.items():
             before = self._last.get(name, stream.ledger)
-            grid.add_row(*_row(name, stream, before, elapsed_s))
+            row = _row(name, stream, before, elapsed_s)
+            grid.add_row(*row, *([_clients(stream)] if clients else []))
         self._last = {name: stream.ledger for name, stream in streams.items()}
         self._last_s = now_s
         return grid
@@ -64,6 +68,16 @@ def _row(name: str, stream: StreamStatus, before: Ledger | RegisterLedger, elaps
         Text(f"{fill:.0%}", style="yellow" if fill > 0.5 else ""),
         *(Text(f"{count:,}", style="bold red" if count else "") for count in bad),
     ]
+
+
+def _clients(stream: StreamStatus) -> Text:
+    """How many are connected to a register server, and how many it has thrown out or refused."""
+    ledger = stream.ledger
+    if not isinstance(ledger, RegisterLedger):
+        return Text("")
+    closed = ledger.clients_closed
+    bad = closed.framing_lost + closed.idle + closed.not_reading + ledger.clients_refused
+    return Text(f"{stream.connections:,}" + (f", {bad:,} refused" if bad else ""), style="yellow" if bad else "")
 
 
 def _counts(ledger: Ledger | RegisterLedger) -> tuple[int, int, int, int]:

@@ -22,6 +22,9 @@ Examples:
 # What the recorder asks for (receive_buffer_bytes), and the least free space it keeps by default (min_free_bytes)
 _BUFFER = "32MiB"
 _LEAST_FREE_BYTES = 1 << 30
+# Clients that a register server takes by default (max_clients), and what it needs besides
+_CLIENTS = 1024
+_LEAST_FILES = _CLIENTS + 64
 # Below this the disk is what loses data first: one stream at full rate
 _SLOW_DISK_BYTES_PER_S = 200e6
 
@@ -64,8 +67,20 @@ def _system() -> dict[str, Any]:
         "usable_cores": affinity,
         "rmem_max_bytes": _number("/proc/sys/net/core/rmem_max"),
         "wmem_max_bytes": _number("/proc/sys/net/core/wmem_max"),
+        "open_files": _open_files(),
+        "somaxconn": _number("/proc/sys/net/core/somaxconn"),
         "transparent_huge_pages": _chosen("/sys/kernel/mm/transparent_hugepage/enabled"),
     }
+
+
+def _open_files() -> int | None:
+    """The most that a recorder may have open: it raises its own limit to this."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 def _read(path: str) -> str | None:
@@ -104,6 +119,9 @@ def _advice(found: dict[str, Any]) -> list[str]:
         advice.append(f"{disk['out']} has {size(disk['free_bytes'])} left, less than a recorder keeps free by default")
     if disk["durable_bytes_per_s"] < _SLOW_DISK_BYTES_PER_S:
         advice.append(f"{disk['out']} takes {size(disk['durable_bytes_per_s'])}/s for good: faster streams will stall")
+    files = system["open_files"]
+    if files is not None and files < _LEAST_FILES:
+        advice.append(f"{files} open files are too few for {_CLIENTS} clients of a register server: ulimit -Hn 4096")
     if (system["usable_cores"] or 1) < 2:
         advice.append("one core only: receiving and writing take turns")
     return advice
@@ -116,6 +134,7 @@ def _text(found: dict[str, Any]) -> str:
         ("kernel", f"{system['kernel']} {system['machine']}"),
         ("cores", f"{system['usable_cores']} of {system['cores']}"),
         ("huge pages", system["transparent_huge_pages"]),
+        ("open files", "no limit" if system["open_files"] is None else f"{system['open_files']:,}"),
         ("UDP receive buffer", f"{size(granted)} granted of {size(asked)} asked"),
         ("UDP GRO, GSO", f"{_yes(sockets['udp_gro'])}, {_yes(sockets['udp_gso'])}"),
         *(

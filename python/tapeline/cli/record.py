@@ -117,6 +117,7 @@ def _run(recorder: Recorder, *, as_json: bool) -> Outcome:
         recorder.start()
         _announce(recorder)
         failure: str | None = None
+        told = 0
         with _live(recorder) as refresh:
             try:
                 while not recorder.wait(_REFRESH_S):
@@ -128,12 +129,14 @@ def _run(recorder: Recorder, *, as_json: bool) -> Outcome:
                         signals.rotate = False
                         recorder.rotate()
                     refresh()
+                    told = _tell(recorder, told)
             except RecorderError as error:
                 failure = str(error)
         try:
             recorder.stop()
         except RecorderError as error:
             failure = failure or str(error)
+        _tell(recorder, told)
     summary = recorder.summary()
     if as_json:
         # absolute, so that the reader needs to know neither --out nor our working directory
@@ -187,6 +190,14 @@ def _announce(recorder: Recorder) -> None:
     for name, stream in recorder.status().streams.items():
         for address in stream.addresses:
             note(f"{name}: {verbs.get(address.partition('://')[0], 'reading')} {address}")
+
+
+def _tell(recorder: Recorder, told: int) -> int:
+    """Say why connections were closed, once each; how many have been told."""
+    lost = [event for event in recorder.status().events if event["kind"] == "framing_lost"]
+    for event in lost[told:]:
+        note(f"{event['stream']}: {event['text']}")
+    return max(told, len(lost))
 
 
 @contextmanager

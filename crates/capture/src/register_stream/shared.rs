@@ -270,7 +270,7 @@ impl RegisterShared {
             "keyframe_bytes": out.keyframe_bytes,
             "receive_buffer_bytes": r.receive_buffer,
             "clients": r.clients,
-            "connections": r.clients_accepted,
+            "connections": r.clients,
             "connections_refused": r.clients_refused,
             "sources": self.image.sources().len(),
             "finished": self.received_all.load(Ordering::Acquire),
