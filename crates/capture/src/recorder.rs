@@ -20,10 +20,11 @@ use crate::fs::{Dir, RealDir};
 use crate::keeper::{Job, Keeper};
 use crate::manifest::{Event, Manifest, ledger_json, nested_json};
 use crate::output::OutputShared;
-use crate::receive::{Batch, Receiver, SourceShared};
+use crate::receive::{Receiver, SourceShared};
 use crate::recover::{Report, add_ledgers};
 use crate::register_stream::{self, LogPosition, RegisterShared};
 use crate::resume::{Past, entry_of, open_recording};
+use crate::rings;
 use crate::source::{Source, Stop};
 use crate::status::StreamShared;
 use crate::write::{Failure, FramesLimit, Outputs, StreamWriter, WriterSettings};
@@ -66,6 +67,7 @@ impl Recorder {
     /// As `start`, in a directory that is claimed already: it is let go when everything is written.
     pub(crate) fn start_in(root: Arc<dyn Dir>, config: RecorderConfig) -> Result<Self> {
         config.check()?;
+        let rings = rings::make(&config.streams)?;
         let mut sources = Vec::new();
         let mut bound = Vec::new();
         for stream in &config.streams {
@@ -107,7 +109,8 @@ impl Recorder {
         let mut registers = Vec::new();
         let mut workers: Vec<JoinHandle<()>> = Vec::new();
         let mut starts: Vec<Box<dyn FnOnce() -> Result<JoinHandle<()>> + Send>> = Vec::new();
-        for ((stream, opened), bound) in config.streams.iter().zip(sources).zip(bound) {
+        let opened = sources.into_iter().zip(rings).zip(bound);
+        for (stream, ((opened, rings), bound)) in config.streams.iter().zip(opened) {
             if let (Some(kind), Some(bound)) = (stream.register_kind(), bound) {
                 let at = |e| {
                     let path = root.path().join(&stream.name);
@@ -149,9 +152,7 @@ impl Recorder {
             let layout = stream.layout.layout()?;
             let (block_bytes, blocks) = stream.ring_blocks(&layout)?;
             let mut consumers = Vec::new();
-            for (i, source) in opened.into_iter().enumerate() {
-                let (producer, consumer) = tapeline_ring::ring(block_bytes, blocks, Batch::new)
-                    .map_err(|e| Error::io_bare("making the ring", e).of_stream(&stream.name))?;
+            for (i, (source, (producer, consumer))) in opened.into_iter().zip(rings).enumerate() {
                 consumers.push(consumer);
                 let source_shared = shared.sources.get(i).map(Arc::clone).unwrap_or_default();
                 let receiver = Receiver::new(

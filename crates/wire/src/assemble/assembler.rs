@@ -52,7 +52,8 @@ impl<T> Assembler<T> {
     }
 
     /// Takes one frame and appends what can be done now. Costs about 10 ns for a frame in order of the
-    /// head; `now_ns` is any clock that does not go back.
+    /// head, and not much more for one that follows others past a gap: where frames are lost there is nearly
+    /// always a gap open. `now_ns` is any clock that does not go back.
     #[inline]
     pub fn push(&mut self, arrival: Arrival, handle: T, now_ns: u64, out: &mut Vec<Step<T>>) {
         let place = self
@@ -75,6 +76,24 @@ impl<T> Assembler<T> {
                     if !self.waiting.is_empty() || !self.late.is_empty() {
                         self.advance(now_ns, out);
                     }
+                }
+                return;
+            }
+            if lane.is_beyond(&arrival) && self.options.hold_ns != 0 {
+                self.order = self.order.wrapping_add(1);
+                let bytes = u64::from(arrival.frame_bytes);
+                self.held_bytes = self.held_bytes.saturating_add(bytes);
+                lane.last_arrival_ns = now_ns;
+                lane.append(Held {
+                    arrival,
+                    epoch: lane.epoch,
+                    order: self.order,
+                    now_ns,
+                    handle,
+                });
+                if lane.is_over(&self.options) || self.held_bytes > self.options.max_periodic_bytes
+                {
+                    self.make_way(index, now_ns, out);
                 }
                 return;
             }
@@ -177,11 +196,18 @@ impl<T> Assembler<T> {
             self.gapped += usize::from(!had_gap && lane.has_gap());
             self.gapped -= usize::from(had_gap && !lane.has_gap());
             self.enqueue(index);
-            while self.lanes.get(index).is_some_and(|lane| {
-                lane.has_gap() && (self.options.hold_ns == 0 || lane.is_over(&self.options))
-            }) {
-                self.give_up(index);
-            }
+            return self.make_way(index, now_ns, out);
+        }
+        self.settle(now_ns, out);
+    }
+
+    /// Gives up the lane's gaps as far as more waits than may, and writes what that allows.
+    #[inline(never)]
+    fn make_way(&mut self, index: usize, now_ns: u64, out: &mut Vec<Step<T>>) {
+        while self.lanes.get(index).is_some_and(|lane| {
+            lane.has_gap() && (self.options.hold_ns == 0 || lane.is_over(&self.options))
+        }) {
+            self.give_up(index);
         }
         self.settle(now_ns, out);
     }
@@ -243,13 +269,22 @@ impl<T> Assembler<T> {
             let Some(held) = lane.ready.front() else {
                 return;
             };
-            if !self.writer.is_late(head, held.epoch, held.arrival.sequence)
-                && !self.writer.extends(head, held.epoch, &held.arrival)
-            {
+            let late = self.writer.is_late(head, held.epoch, held.arrival.sequence);
+            if !late && !self.writer.extends(head, held.epoch, &held.arrival) {
                 return self.close(out);
             }
-            if let Some(held) = lane.ready.pop_front() {
-                self.write(head, held, out);
+            let Some(held) = lane.ready.pop_front() else {
+                return;
+            };
+            if late {
+                self.late.push((Some(head), held));
+                continue;
+            }
+            let bytes = u64::from(held.arrival.frame_bytes);
+            self.held_bytes = self.held_bytes.saturating_sub(bytes);
+            out.push(Step::Write(held.handle));
+            if self.writer.extend(&held.arrival, out) {
+                self.raise(head);
             }
         }
     }

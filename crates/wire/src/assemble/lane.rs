@@ -117,6 +117,26 @@ impl<T> Lane<T> {
         self.release();
     }
 
+    /// Whether a frame comes after everything that waits past a gap, as it does where nothing is reordered.
+    #[inline]
+    pub fn is_beyond(&self, arrival: &Arrival) -> bool {
+        let last = self.beyond.queue.back();
+        last.is_some_and(|last| last.arrival.sequence < arrival.sequence)
+            && self.beyond.strays.is_empty()
+            && !arrival.restart
+    }
+
+    /// Takes a frame that [`Self::is_beyond`].
+    #[inline]
+    pub fn append(&mut self, held: Held<T>) {
+        self.note(&held.arrival);
+        self.beyond.bytes = self
+            .beyond
+            .bytes
+            .saturating_add(u64::from(held.arrival.frame_bytes));
+        self.beyond.queue.push_back(held);
+    }
+
     /// Gives up the first gap: what follows it is next.
     pub fn give_up(&mut self) {
         if let Some(first) = self.beyond.first() {
@@ -134,6 +154,7 @@ impl<T> Lane<T> {
     }
 
     /// Whether more periodics are open than the options allow.
+    #[inline]
     pub fn is_over(&self, options: &AssembleOptions) -> bool {
         let max_open = options.max_open.max(1);
         match options.rule {
@@ -181,6 +202,7 @@ impl<T> Lane<T> {
         }
     }
 
+    #[inline]
     fn note(&mut self, arrival: &Arrival) {
         self.starts += usize::from(arrival.flags & PERIOD_START != 0);
         if let Some(periodic) = arrival.sequence.checked_div(self.count) {
@@ -192,6 +214,7 @@ impl<T> Lane<T> {
         }
     }
 
+    #[inline]
     fn forget(&mut self, arrival: &Arrival) {
         self.starts -= usize::from(arrival.flags & PERIOD_START != 0);
         if self.count != 0 {
@@ -252,8 +275,12 @@ impl<T> Beyond<T> {
     }
 
     /// The smallest sequence.
+    #[inline]
     fn first(&self) -> Option<u64> {
         let queued = self.queue.front().map(|held| held.arrival.sequence);
+        if self.strays.is_empty() {
+            return queued;
+        }
         let stray = self
             .strays
             .first_key_value()
@@ -273,6 +300,7 @@ impl<T> Beyond<T> {
         }
     }
 
+    #[inline]
     fn pop(&mut self) -> Option<Held<T>> {
         let held = if self.stray_is_first() {
             self.strays.pop_first().map(|(_, held)| held)
@@ -285,7 +313,11 @@ impl<T> Beyond<T> {
         Some(held)
     }
 
+    #[inline]
     fn stray_is_first(&self) -> bool {
+        if self.strays.is_empty() {
+            return false;
+        }
         let stray = self
             .strays
             .first_key_value()

@@ -45,8 +45,9 @@ const RUN_BYTES: u64 = 1 << 20;
 /// Default bound on what assembly may hold (`spec/frame-stream.md` 6).
 const MAX_PERIODIC_BYTES: u64 = 64 << 20;
 
-/// Default of [`AssembleOptions::gap_bytes`]: what waits stays in a second-level cache until it is written.
-const GAP_BYTES: u64 = 256 << 10;
+/// Default of [`AssembleOptions::gap_bytes`]: what waits, and pins its block of a ring, is still in a second-level
+/// cache when it is written, with what arrives meanwhile beside it.
+const GAP_BYTES: u64 = 64 << 10;
 /// Frames that may follow a gap of rule `none` before it is given up, however long they are: a network, or a
 /// producer that sends from several threads, reorders by a few.
 const GAP_FRAMES: u64 = 64;
