@@ -36,6 +36,8 @@ SEEDS = {
     "frame_decoder": [("wire", "*.bin", prefix) for prefix in (b"\x70\x00", b"\x70\x51", b"\x72\x05")],
     "dat_recovery": [("wire", "*.bin", prefix) for prefix in (b"\x00", b"\x01", b"\x03")],
     "directory_recovery": [("wire", "*.bin", prefix) for prefix in (b"\x01", b"\x03")],
+    "packet_decoder": [("register", "*.bin", prefix) for prefix in (b"\x10\x00", b"\x11\x07")],
+    "packet_recovery": [("register", "*.bin", prefix) for prefix in (b"\x01", b"\x03")],
     "bcsv_reader": [("bcsv", "*.bcsv", prefix) for prefix in (b"\x00\x00\x00", b"\x09\x00\x01")],
     "bcsv_header": [("bcsv", "*.bcsv", b"")],
     "bcsv_repair": [("bcsv", "*.bcsv", b"")],

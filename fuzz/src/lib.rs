@@ -3,6 +3,8 @@
 //! Random bytes hardly ever pass two CRCs, so a target that must see valid frames reads its input as a script
 //! (`stream`) whose instructions are frames, damaged frames and raw bytes.
 
+pub mod registers;
+
 use std::path::PathBuf;
 
 use tapeline_wire::frame::FrameLayout;
