@@ -19,3 +19,4 @@ pub mod poll;
 pub mod shared_file;
 pub mod tcp;
 pub mod udp;
+pub mod vector;

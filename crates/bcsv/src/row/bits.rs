@@ -1,7 +1,7 @@
 //! Bit fields: least significant bit first, crossing bytes (format 8).
 
 /// Eight bytes from `at` on as a little-endian number; bytes behind the end count as zero.
-#[inline]
+#[inline(always)]
 pub(crate) fn load(bytes: &[u8], at: usize) -> u64 {
     match bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
         Some(eight) => u64::from_le_bytes(*eight),
@@ -19,7 +19,7 @@ fn load_tail(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// Store eight bytes at `at`. The caller keeps eight bytes of slack behind everything that it means to store.
-#[inline]
+#[inline(always)]
 pub(crate) fn store(bytes: &mut [u8], at: usize, word: u64) {
     if let Some(eight) = bytes
         .get_mut(at..)
@@ -39,7 +39,7 @@ pub(crate) struct BitWriter<'a> {
 
 impl<'a> BitWriter<'a> {
     /// Write from the start of `bytes`, which has eight bytes of slack.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(bytes: &'a mut [u8]) -> Self {
         Self {
             bytes,
@@ -50,7 +50,7 @@ impl<'a> BitWriter<'a> {
     }
 
     /// Append `width` (at most 32) bits; the bits of `value` above them are zero.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, value: u64, width: u32) {
         self.word |= value << self.used;
         self.used += width;
@@ -63,14 +63,14 @@ impl<'a> BitWriter<'a> {
     }
 
     /// Store what is left, padded with zeros.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn finish(self) {
         store(self.bytes, self.at, self.word);
     }
 }
 
 /// `width` bits (at most 32) from bit `bit` on.
-#[inline]
+#[inline(always)]
 pub(crate) fn field(bytes: &[u8], bit: usize, width: u32) -> u64 {
     (load(bytes, bit / 8) >> (bit % 8)) & ((1 << width) - 1)
 }

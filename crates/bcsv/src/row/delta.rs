@@ -13,134 +13,291 @@ use super::{Row, RowStrings, Span, bad};
 use crate::error::Result;
 use crate::schema::{ColumnType, Layout};
 
-/// A number as its bits, with the arithmetic of its type.
-trait Lane: Copy + Eq + Default {
-    /// Width of a value.
+/// Columns coded together: their codes fill at most 32 bits.
+const BLOCK: usize = 8;
+/// Bytes in front of which eight differences begin, and the eight bytes of the last one.
+const WINDOW: usize = 72;
+
+/// Eight numbers of one type at a time. All but the moving of differences is written as loops over arrays of eight
+/// without branches, which the compiler turns into vector instructions, as wide as [`tapeline_sys::vector`] finds.
+trait Lane {
+    /// Bytes of a value, and of a block.
     const BYTES: usize;
+    /// Bytes of a block.
+    const BLOCK_BYTES: usize = BLOCK * Self::BYTES;
     /// Width of a code.
     const CODE_BITS: u32;
-    fn read(bytes: &[u8]) -> Self;
-    fn write(self, bytes: &mut [u8]);
-    /// `self + gradient`.
-    fn plus(self, gradient: Self) -> Self;
-    /// `self - before`.
-    fn minus(self, before: Self) -> Self;
-    /// Whether this prediction may be used (not NaN).
-    fn predictable(self) -> bool;
-    /// What is stored to get from `before` to `self`; 0 only if they are equal.
-    fn difference(self, before: Self) -> u64;
-    /// The value that is this far from `self`.
-    fn apply(self, difference: u64) -> Self;
+    /// Code a block: the differences go into the window, `old` and `gradients` to the row after. Returns the codes, and
+    /// the bytes used of the window.
+    fn encode(
+        new: &[u8],
+        old: &mut [u8],
+        gradients: &mut [u8],
+        predict: bool,
+        window: &mut [u8; WINDOW],
+    ) -> (u64, usize);
+    /// Undo [`Lane::encode`]: returns the bytes used of the window. Codes that do not exist give any value.
+    fn decode(codes: u64, window: &[u8; WINDOW], old: &mut [u8], gradients: &mut [u8]) -> usize;
+    /// Whether all eight codes exist.
+    fn exist(codes: u64) -> bool;
 }
 
-macro_rules! integer_lane {
-    ($unsigned:ty, $signed:ty, $bytes:literal, $bits:literal) => {
-        impl Lane for $unsigned {
-            const BYTES: usize = $bytes;
-            const CODE_BITS: u32 = $bits;
-            #[inline]
-            fn read(bytes: &[u8]) -> Self {
-                bytes
-                    .first_chunk()
-                    .map_or(0, |bytes| Self::from_le_bytes(*bytes))
+/// The low 0 to 8 bytes of a word.
+const MASKS: [u64; 16] = {
+    let mut masks = [u64::MAX; 16];
+    let mut n = 0;
+    while n < 8 {
+        masks[n] = (1 << (8 * n)) - 1;
+        n += 1;
+    }
+    masks
+};
+
+macro_rules! lane {
+    ($name:ident, $word:ty, $bytes:literal, $bits:literal, $arithmetic:ident, $exist:expr) => {
+        struct $name;
+
+        impl $name {
+            const N: usize = BLOCK * $bytes;
+
+            #[inline(always)]
+            fn load(bytes: &[u8; Self::N]) -> [$word; BLOCK] {
+                let values = bytes.as_chunks::<$bytes>().0;
+                std::array::from_fn(|i| values.get(i).map_or(0, |v| <$word>::from_le_bytes(*v)))
             }
-            #[inline]
-            fn write(self, bytes: &mut [u8]) {
-                if let Some(to) = bytes.first_chunk_mut() {
-                    *to = self.to_le_bytes();
+
+            #[inline(always)]
+            fn store(values: [$word; BLOCK], bytes: &mut [u8; Self::N]) {
+                for (to, value) in bytes.as_chunks_mut::<$bytes>().0.iter_mut().zip(values) {
+                    *to = value.to_le_bytes();
                 }
             }
-            #[inline]
-            fn plus(self, gradient: Self) -> Self {
-                self.wrapping_add(gradient)
-            }
-            #[inline]
-            fn minus(self, before: Self) -> Self {
-                self.wrapping_sub(before)
-            }
-            #[inline]
-            fn predictable(self) -> bool {
-                true
-            }
-            #[inline]
-            fn difference(self, before: Self) -> u64 {
-                let s = self.wrapping_sub(before).cast_signed();
-                let zigzag = (s << 1) ^ (s >> (<$signed>::BITS - 1));
-                zigzag.cast_unsigned().into()
-            }
-            #[inline]
-            #[allow(clippy::cast_possible_truncation)] // differences are at most as wide as the value
-            fn apply(self, difference: u64) -> Self {
-                let d = difference as $unsigned;
-                self.wrapping_add((d >> 1) ^ (d & 1).wrapping_neg())
-            }
         }
-    };
-}
-
-integer_lane!(u8, i8, 1, 2);
-integer_lane!(u16, i16, 2, 2);
-integer_lane!(u32, i32, 4, 3);
-integer_lane!(u64, i64, 8, 4);
-
-macro_rules! float_lane {
-    ($name:ident, $bits_type:ty, $float:ty, $bytes:literal, $bits:literal) => {
-        #[derive(Clone, Copy, PartialEq, Eq, Default)]
-        struct $name($bits_type);
 
         impl Lane for $name {
             const BYTES: usize = $bytes;
             const CODE_BITS: u32 = $bits;
-            #[inline]
-            fn read(bytes: &[u8]) -> Self {
-                Self(
-                    bytes
-                        .first_chunk()
-                        .map_or(0, |bytes| <$bits_type>::from_le_bytes(*bytes)),
-                )
-            }
-            #[inline]
-            fn write(self, bytes: &mut [u8]) {
-                if let Some(to) = bytes.first_chunk_mut() {
-                    *to = self.0.to_le_bytes();
+
+            #[inline(always)]
+            #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast)] // sizes are at most 8
+            fn encode(
+                new: &[u8],
+                old: &mut [u8],
+                gradients: &mut [u8],
+                predict: bool,
+                window: &mut [u8; WINDOW],
+            ) -> (u64, usize) {
+                let mask = |yes: bool| <$word>::from(yes).wrapping_neg();
+                let (Some(new), Some(old), Some(gradients)) = (
+                    new.first_chunk(),
+                    old.first_chunk_mut(),
+                    gradients.first_chunk_mut(),
+                ) else {
+                    return (0, 0);
+                };
+                let (value, before, slope) =
+                    (Self::load(new), Self::load(old), Self::load(gradients));
+                let predict = mask(predict);
+                let mut stored = [0; BLOCK];
+                let mut changed = [0; BLOCK];
+                let mut next = [0; BLOCK];
+                for i in 0..BLOCK {
+                    let d = $arithmetic::difference(value[i], before[i]);
+                    let prediction = $arithmetic::plus(before[i], slope[i]);
+                    let moved = mask(d != 0);
+                    let hit = mask(prediction == value[i])
+                        & mask($arithmetic::predictable(value[i]))
+                        & moved
+                        & predict;
+                    stored[i] = d & !hit;
+                    changed[i] = moved & 1;
+                    let change = $arithmetic::minus(value[i], before[i]);
+                    next[i] = (slope[i] & hit) | (change & moved & !hit);
                 }
+                Self::store(value, old);
+                Self::store(next, gradients);
+                let (mut codes, mut used) = (0, 0);
+                for i in 0..BLOCK {
+                    // A value that is held or predicted has no difference left: no bytes. The code is one more than the
+                    // bytes, if the value is not held.
+                    let bytes = significant(stored[i] as u64);
+                    codes |= (bytes + changed[i] as u64) << (i as u32 * $bits);
+                    // Stored whatever the code: the next column overwrites what was not needed. Offsets in the window
+                    // stay below 64: masking them tells the compiler.
+                    let difference = (stored[i] as u64).to_le_bytes();
+                    if let Some(to) = window.get_mut(used & 63..(used & 63) + 8) {
+                        to.copy_from_slice(&difference);
+                    }
+                    used += bytes as usize;
+                }
+                (codes, used)
             }
-            #[inline]
-            fn plus(self, gradient: Self) -> Self {
-                Self((<$float>::from_bits(self.0) + <$float>::from_bits(gradient.0)).to_bits())
+
+            #[inline(always)]
+            #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast)] // codes have 32 bits, differences $bytes bytes
+            fn decode(
+                codes: u64,
+                window: &[u8; WINDOW],
+                old: &mut [u8],
+                gradients: &mut [u8],
+            ) -> usize {
+                let mask = |yes: bool| <$word>::from(yes).wrapping_neg();
+                let (Some(old), Some(gradients)) =
+                    (old.first_chunk_mut(), gradients.first_chunk_mut())
+                else {
+                    return 0;
+                };
+                let mut difference = [0; BLOCK];
+                let mut used = 0;
+                for i in 0..BLOCK {
+                    let code = (codes >> (i as u32 * $bits)) as usize & ((1 << $bits) - 1);
+                    let bytes = code - usize::from(code > 0);
+                    let stored = window
+                        .get(used & 63..(used & 63) + 8)
+                        .and_then(|eight| eight.first_chunk())
+                        .map_or(0, |eight| u64::from_le_bytes(*eight));
+                    difference[i] = (stored & MASKS[bytes & 15]) as $word;
+                    used += bytes;
+                }
+                let (before, slope) = (Self::load(old), Self::load(gradients));
+                let mut value = [0; BLOCK];
+                let mut next = [0; BLOCK];
+                for i in 0..BLOCK {
+                    let code = (codes as u32 >> (i as u32 * $bits)) & ((1 << $bits) - 1);
+                    let (hit, moved) = (mask(code == 1), mask(code != 0));
+                    let predicted = $arithmetic::plus(before[i], slope[i]);
+                    let applied = $arithmetic::apply(before[i], difference[i]);
+                    value[i] = (predicted & hit) | (applied & !hit);
+                    let change = $arithmetic::minus(value[i], before[i]);
+                    next[i] = (slope[i] & hit) | (change & moved & !hit);
+                }
+                Self::store(value, old);
+                Self::store(next, gradients);
+                used
             }
-            #[inline]
-            fn minus(self, before: Self) -> Self {
-                Self((<$float>::from_bits(self.0) - <$float>::from_bits(before.0)).to_bits())
-            }
-            #[inline]
-            fn predictable(self) -> bool {
-                !<$float>::from_bits(self.0).is_nan()
-            }
-            #[inline]
-            fn difference(self, before: Self) -> u64 {
-                (self.0 ^ before.0).into()
-            }
-            #[inline]
-            #[allow(clippy::cast_possible_truncation)] // differences are at most as wide as the value
-            fn apply(self, difference: u64) -> Self {
-                Self(self.0 ^ difference as $bits_type)
+
+            #[inline(always)]
+            fn exist(codes: u64) -> bool {
+                let exist: fn(u64) -> bool = $exist;
+                exist(codes)
             }
         }
     };
 }
 
-float_lane!(F32, u32, f32, 4, 3);
-float_lane!(F64, u64, f64, 8, 4);
+/// Differences as zigzag numbers, modulo the width.
+macro_rules! integers {
+    ($name:ident, $word:ty) => {
+        mod $name {
+            #[inline(always)]
+            pub(super) fn plus(before: $word, gradient: $word) -> $word {
+                before.wrapping_add(gradient)
+            }
+
+            #[inline(always)]
+            pub(super) fn minus(value: $word, before: $word) -> $word {
+                value.wrapping_sub(before)
+            }
+
+            #[inline(always)]
+            pub(super) fn predictable(_: $word) -> bool {
+                true
+            }
+
+            #[inline(always)]
+            pub(super) fn difference(value: $word, before: $word) -> $word {
+                let s = value.wrapping_sub(before);
+                let sign = (s.cast_signed() >> (<$word>::BITS - 1)).cast_unsigned();
+                (s << 1) ^ sign
+            }
+
+            #[inline(always)]
+            pub(super) fn apply(before: $word, d: $word) -> $word {
+                before.wrapping_add((d >> 1) ^ (d & 1).wrapping_neg())
+            }
+        }
+    };
+}
+
+/// Differences as XOR of the bits; NaN is never predicted.
+macro_rules! floats {
+    ($name:ident, $word:ty, $float:ty) => {
+        mod $name {
+            #[inline(always)]
+            pub(super) fn plus(before: $word, gradient: $word) -> $word {
+                (<$float>::from_bits(before) + <$float>::from_bits(gradient)).to_bits()
+            }
+
+            #[inline(always)]
+            pub(super) fn minus(value: $word, before: $word) -> $word {
+                (<$float>::from_bits(value) - <$float>::from_bits(before)).to_bits()
+            }
+
+            #[inline(always)]
+            pub(super) fn predictable(value: $word) -> bool {
+                !<$float>::from_bits(value).is_nan()
+            }
+
+            #[inline(always)]
+            pub(super) fn difference(value: $word, before: $word) -> $word {
+                value ^ before
+            }
+
+            #[inline(always)]
+            pub(super) fn apply(before: $word, d: $word) -> $word {
+                before ^ d
+            }
+        }
+    };
+}
+
+integers!(integers8, u8);
+integers!(integers16, u16);
+integers!(integers32, u32);
+integers!(integers64, u64);
+floats!(floats32, u32, f32);
+floats!(floats64, u64, f64);
+
+/// Significant bytes, 0 to 8.
+#[inline(always)]
+fn significant(d: u64) -> u64 {
+    u64::from(71 - d.leading_zeros()) / 8
+}
+
+// Codes that do not exist (format 8.3): 3 for one byte, 6 and 7 for four, 10 to 15 for eight.
+const NONE_OF_1: u64 = 0x5555;
+const NONE_OF_4: u64 = 0o11_111_111;
+const NONE_OF_8: u64 = 0x1111_1111;
+lane!(Int8, u8, 1, 2, integers8, |codes| codes
+    & codes >> 1
+    & NONE_OF_1
+    == 0);
+lane!(Int16, u16, 2, 2, integers16, |_| true);
+lane!(Int32, u32, 4, 3, integers32, |codes| codes >> 2
+    & codes >> 1
+    & NONE_OF_4
+    == 0);
+lane!(Int64, u64, 8, 4, integers64, |codes| codes >> 3
+    & (codes >> 2 | codes >> 1)
+    & NONE_OF_8
+    == 0);
+lane!(F32, u32, 4, 3, floats32, |codes| codes >> 2
+    & codes >> 1
+    & NONE_OF_4
+    == 0);
+lane!(F64, u64, 8, 4, floats64, |codes| codes >> 3
+    & (codes >> 2 | codes >> 1)
+    & NONE_OF_8
+    == 0);
 
 /// Run a function for the lane type of a column type.
 macro_rules! with_lane {
     ($kind:expr, $function:ident ( $($argument:expr),* )) => {
         match $kind {
-            ColumnType::UInt8 | ColumnType::Int8 => $function::<u8>($($argument),*),
-            ColumnType::UInt16 | ColumnType::Int16 => $function::<u16>($($argument),*),
-            ColumnType::UInt32 | ColumnType::Int32 => $function::<u32>($($argument),*),
-            ColumnType::UInt64 | ColumnType::Int64 => $function::<u64>($($argument),*),
+            ColumnType::UInt8 | ColumnType::Int8 => $function::<Int8>($($argument),*),
+            ColumnType::UInt16 | ColumnType::Int16 => $function::<Int16>($($argument),*),
+            ColumnType::UInt32 | ColumnType::Int32 => $function::<Int32>($($argument),*),
+            ColumnType::UInt64 | ColumnType::Int64 => $function::<Int64>($($argument),*),
             ColumnType::Float => $function::<F32>($($argument),*),
             _ => $function::<F64>($($argument),*),
         }
@@ -210,6 +367,7 @@ impl Encoder {
         self.strings = strings;
     }
 
+    #[inline(always)]
     pub(super) fn encode(
         &mut self,
         layout: &Layout,
@@ -261,13 +419,8 @@ impl Encoder {
     }
 }
 
-/// Columns coded together: their codes fill at most 32 bits.
-const BLOCK: usize = 8;
-/// Bytes in front of which eight differences begin, and the eight bytes of the last one.
-const WINDOW: usize = 72;
-
 /// Code one group; returns the end of its differences in `data`, which has [`WINDOW`] bytes of slack.
-#[inline]
+#[inline(always)]
 fn encode_group<L: Lane>(
     new: &[u8],
     old: &mut [u8],
@@ -277,60 +430,65 @@ fn encode_group<L: Lane>(
     data: &mut [u8],
     mut at: usize,
 ) -> usize {
-    let old = old.chunks_mut(BLOCK * L::BYTES);
-    let gradients = gradients.chunks_mut(BLOCK * L::BYTES);
-    for ((new, old), gradients) in new.chunks(BLOCK * L::BYTES).zip(old).zip(gradients) {
-        #[allow(clippy::cast_possible_truncation)] // at most eight columns
-        let width = (new.len() / L::BYTES) as u32 * L::CODE_BITS;
-        if new == old {
-            gradients.fill(0);
-            bits.push(0, width);
-            continue;
-        }
-        let mut codes = 0_u64;
-        let mut shift = 0;
-        // Offsets in the window stay below 64: masking them tells the compiler.
-        let mut none = [0; WINDOW];
-        let window = data
-            .get_mut(at..)
-            .and_then(|rest| rest.first_chunk_mut())
-            .unwrap_or(&mut none);
-        let mut used = 0;
-        let columns = new
-            .chunks_exact(L::BYTES)
-            .zip(old.chunks_exact_mut(L::BYTES));
-        for ((new, old), gradient) in columns.zip(gradients.chunks_exact_mut(L::BYTES)) {
-            let value = L::read(new);
-            let before = L::read(old);
-            let slope = L::read(gradient);
-            let difference = value.difference(before);
-            let significant = (71 - (difference | 1).leading_zeros() as usize) / 8;
-            let prediction = before.plus(slope);
-            let hold = difference == 0;
-            let hit = predict && !hold && prediction == value && prediction.predictable();
-            // Stored whatever the code: the next column overwrites what was not needed.
-            if let Some(to) = window.get_mut(used & 63..(used & 63) + 8) {
-                to.copy_from_slice(&difference.to_le_bytes());
-            }
-            let code = if hit { 1 } else { significant + 1 };
-            codes |= (if hold { 0 } else { code } as u64) << shift;
-            shift += L::CODE_BITS;
-            used += if hit || hold { 0 } else { significant };
-            let next = if hold {
-                L::default()
-            } else {
-                value.minus(before)
-            };
-            (if hit { slope } else { next }).write(gradient);
-            value.write(old);
-        }
-        at += used;
-        bits.push(codes, width);
+    let whole = new.len() / L::BLOCK_BYTES * L::BLOCK_BYTES;
+    let (new, new_rest) = new.split_at(whole);
+    let (old, old_rest) = old.split_at_mut(whole);
+    let (gradients, gradients_rest) = gradients.split_at_mut(whole);
+    let blocks = new
+        .chunks_exact(L::BLOCK_BYTES)
+        .zip(old.chunks_exact_mut(L::BLOCK_BYTES))
+        .zip(gradients.chunks_exact_mut(L::BLOCK_BYTES));
+    for ((new, old), gradients) in blocks {
+        encode_block::<L>(new, old, gradients, predict, bits, 8, data, &mut at);
+    }
+    if !new_rest.is_empty() {
+        // Columns that are not there hold, which costs nothing.
+        let mut padded = [[0; 64]; 3];
+        let [new, old, gradients] = &mut padded;
+        put(new, new_rest);
+        put(old, old_rest);
+        put(gradients, gradients_rest);
+        #[allow(clippy::cast_possible_truncation)] // below eight
+        let columns = (new_rest.len() / L::BYTES) as u32;
+        encode_block::<L>(new, old, gradients, predict, bits, columns, data, &mut at);
+        put(old_rest, old);
+        put(gradients_rest, gradients);
     }
     at
 }
 
+/// Copy as much as there is room for.
+#[inline(always)]
+fn put(to: &mut [u8], from: &[u8]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)] // of one caller
+fn encode_block<L: Lane>(
+    new: &[u8],
+    old: &mut [u8],
+    gradients: &mut [u8],
+    predict: bool,
+    bits: &mut BitWriter<'_>,
+    columns: u32,
+    data: &mut [u8],
+    at: &mut usize,
+) {
+    if new == old {
+        gradients.fill(0);
+        bits.push(0, columns * L::CODE_BITS);
+        return;
+    }
+    let window = data.get_mut(*at..).and_then(|rest| rest.first_chunk_mut());
+    let Some(window) = window else { return };
+    let (codes, used) = L::encode(new, old, gradients, predict, window);
+    *at += used;
+    bits.push(codes, columns * L::CODE_BITS);
+}
+
 /// Decode a row over the image, gradients and strings of the row before.
+#[inline(always)]
 pub(super) fn decode(
     layout: &Layout,
     row: &Row<'_>,
@@ -361,7 +519,7 @@ pub(super) fn decode(
 }
 
 /// Decode one group; returns the end of its differences, or `None` for an impossible code.
-#[inline]
+#[inline(always)]
 fn decode_group<L: Lane>(
     plain: &[u8],
     mut bit: usize,
@@ -369,80 +527,60 @@ fn decode_group<L: Lane>(
     old: &mut [u8],
     gradients: &mut [u8],
 ) -> Option<usize> {
-    let mut impossible = false;
+    let whole = old.len() / L::BLOCK_BYTES * L::BLOCK_BYTES;
+    let (old, old_rest) = old.split_at_mut(whole);
+    let (gradients, gradients_rest) = gradients.split_at_mut(whole);
+    let mut exist = true;
     for (old, gradients) in old
-        .chunks_mut(BLOCK * L::BYTES)
-        .zip(gradients.chunks_mut(BLOCK * L::BYTES))
+        .chunks_exact_mut(L::BLOCK_BYTES)
+        .zip(gradients.chunks_exact_mut(L::BLOCK_BYTES))
     {
-        // Eight codes of at most 4 bits are read at once.
-        let all = 8 * L::CODE_BITS;
-        let mut codes = field(plain, bit, all);
-        let columns = old.len() / L::BYTES;
-        if columns < BLOCK {
-            codes &= (1 << (columns * L::CODE_BITS as usize)) - 1;
-        }
-        bit += all as usize;
-        if codes == 0 {
-            gradients.fill(0);
-            continue;
-        }
-        // Offsets in the window stay below 64: masking them tells the compiler.
-        let mut tail = [0; WINDOW];
-        let window = match plain
-            .get(at..)
-            .and_then(|rest| rest.first_chunk::<WINDOW>())
-        {
-            Some(window) => window,
-            None => {
-                let rest = plain.get(at..).unwrap_or_default();
-                tail.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-                &tail
-            }
-        };
-        let mut used = 0;
-        for (old, gradient) in old
-            .chunks_exact_mut(L::BYTES)
-            .zip(gradients.chunks_exact_mut(L::BYTES))
-        {
-            #[allow(clippy::cast_possible_truncation)] // four bits
-            let code = (codes & ((1 << L::CODE_BITS) - 1)) as usize;
-            codes >>= L::CODE_BITS;
-            impossible |= code > L::BYTES + 1;
-            let bytes = code.saturating_sub(1);
-            let stored = window
-                .get(used & 63..(used & 63) + 8)
-                .and_then(|eight| eight.first_chunk());
-            let difference =
-                stored.map_or(0, |eight| u64::from_le_bytes(*eight)) & MASKS[bytes & 15];
-            used += bytes;
-            let before = L::read(old);
-            let slope = L::read(gradient);
-            let applied = before.apply(difference);
-            let value = if code == 1 {
-                before.plus(slope)
-            } else {
-                applied
-            };
-            let next = if code == 0 {
-                L::default()
-            } else {
-                value.minus(before)
-            };
-            (if code == 1 { slope } else { next }).write(gradient);
-            value.write(old);
-        }
-        at += used;
+        exist &= decode_block::<L>(plain, bit, 8, &mut at, old, gradients);
+        bit += BLOCK * L::CODE_BITS as usize;
     }
-    (!impossible).then_some(at)
+    if !old_rest.is_empty() {
+        let mut padded = [[0; 64]; 2];
+        let [old, gradients] = &mut padded;
+        put(old, old_rest);
+        put(gradients, gradients_rest);
+        #[allow(clippy::cast_possible_truncation)] // below eight
+        let columns = (old_rest.len() / L::BYTES) as u32;
+        exist &= decode_block::<L>(plain, bit, columns, &mut at, old, gradients);
+        put(old_rest, old);
+        put(gradients_rest, gradients);
+    }
+    exist.then_some(at)
 }
 
-/// The low 0 to 8 bytes of a word.
-const MASKS: [u64; 16] = {
-    let mut masks = [u64::MAX; 16];
-    let mut n = 0;
-    while n < 8 {
-        masks[n] = (1 << (8 * n)) - 1;
-        n += 1;
+/// Decode a block of up to eight columns; whether all codes exist.
+#[inline(always)]
+fn decode_block<L: Lane>(
+    plain: &[u8],
+    bit: usize,
+    columns: u32,
+    at: &mut usize,
+    old: &mut [u8],
+    gradients: &mut [u8],
+) -> bool {
+    let codes = field(plain, bit, columns * L::CODE_BITS);
+    if codes == 0 {
+        gradients.fill(0);
+        return true;
     }
-    masks
-};
+    let mut tail = [0; WINDOW];
+    let window = match plain
+        .get(*at..)
+        .and_then(|rest| rest.first_chunk::<WINDOW>())
+    {
+        Some(window) => window,
+        None => {
+            put(&mut tail, plain.get(*at..).unwrap_or_default());
+            &tail
+        }
+    };
+    *at += L::decode(codes, window, old, gradients);
+    L::exist(codes)
+}
+
+#[cfg(test)]
+mod tests;

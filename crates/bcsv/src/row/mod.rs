@@ -15,6 +15,8 @@ mod zoh;
 
 use std::sync::Arc;
 
+use tapeline_sys::vector::{Work, widest};
+
 use crate::batch::StringColumn;
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::RowCodec;
@@ -81,7 +83,13 @@ impl RowEncoder {
         match &mut self.state {
             EncoderState::Flat => flat::encode(&self.layout, image, strings, out),
             EncoderState::Zoh(encoder) => encoder.encode(&self.layout, image, strings, out),
-            EncoderState::Delta(encoder) => encoder.encode(&self.layout, image, strings, out),
+            EncoderState::Delta(encoder) => widest(DeltaEncode {
+                encoder,
+                layout: &self.layout,
+                image,
+                strings,
+                out,
+            }),
         }
     }
 
@@ -103,6 +111,51 @@ impl RowEncoder {
             }
             _ => {}
         }
+    }
+}
+
+/// One row of the delta codec, compiled for wide vectors.
+struct DeltaEncode<'a, S> {
+    encoder: &'a mut delta::Encoder,
+    layout: &'a Layout,
+    image: &'a [u8],
+    strings: &'a S,
+    out: &'a mut Vec<u8>,
+}
+
+impl<S: RowStrings> Work for DeltaEncode<'_, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.encoder
+            .encode(self.layout, self.image, self.strings, self.out);
+    }
+}
+
+/// The way back.
+struct DeltaDecode<'a> {
+    layout: &'a Layout,
+    row: Row<'a>,
+    first: bool,
+    image: &'a mut [u8],
+    gradients: &'a mut [u8],
+    strings: &'a mut [Span],
+}
+
+impl Work for DeltaDecode<'_> {
+    type Output = Result<()>;
+
+    #[inline(always)]
+    fn run(self) -> Result<()> {
+        delta::decode(
+            self.layout,
+            &self.row,
+            self.first,
+            self.image,
+            self.gradients,
+            self.strings,
+        )
     }
 }
 
@@ -238,14 +291,14 @@ impl RowDecoder {
                 &mut self.strings,
             )?,
             DecoderState::Delta { gradients } => {
-                delta::decode(
-                    &self.layout,
-                    &row,
+                widest(DeltaDecode {
+                    layout: &self.layout,
+                    row,
                     first,
-                    &mut self.image,
+                    image: &mut self.image,
                     gradients,
-                    &mut self.strings,
-                )?;
+                    strings: &mut self.strings,
+                })?;
             }
         }
         self.rows += 1;
