@@ -2,18 +2,23 @@
 //!
 //! At most one packet waits while one is worked on. A packet that cannot be stored (disk full) stays with the thread,
 //! already compressed, until somebody asks to try again; nothing behind it is stored before.
+//!
+//! Handing a packet over is a lock and a move. It does not wake the thread: on a virtual machine that costs a quarter of
+//! a millisecond, which some row would have to pay. The thread looks for itself, every millisecond when packets come
+//! often and less often when they do not; only after some seconds without any it sleeps until it is woken.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tapeline_lz4::Effort;
 
 use crate::file::FullPacket;
-use crate::file::packet_lz4_batch::Sealer;
+use crate::file::packet_lz4_batch::{Sealed, Sealer};
 use crate::footer::IndexEntry;
-use crate::storage::{StoredFile, write_fully};
+use crate::storage::{StoredFile, write_parts};
 
 /// What both sides see.
 struct State {
@@ -23,6 +28,8 @@ struct State {
     stuck: Option<io::Error>,
     retry: bool,
     closing: bool,
+    /// The thread does not look for packets: wake it.
+    asleep: bool,
     /// Byte behind the last packet stored.
     offset: u64,
     /// Rows in packets stored.
@@ -52,7 +59,11 @@ impl Shared {
 pub(crate) struct Background {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    buffer_bytes: usize,
 }
+
+/// Most bytes that a buffer is given before there are rows for it.
+const MOST_BUFFER_BYTES: usize = 64 << 20;
 
 impl Background {
     /// Start the thread; packets go to `file` from `offset` on, behind `rows` rows.
@@ -61,6 +72,7 @@ impl Background {
         effort: Effort,
         offset: u64,
         rows: u64,
+        packet_bytes: usize,
     ) -> io::Result<Self> {
         let state = State {
             waiting: VecDeque::new(),
@@ -68,6 +80,7 @@ impl Background {
             stuck: None,
             retry: false,
             closing: false,
+            asleep: false,
             offset,
             rows,
             stored: Vec::new(),
@@ -84,6 +97,7 @@ impl Background {
         Ok(Self {
             shared,
             thread: Some(thread),
+            buffer_bytes: (packet_bytes + packet_bytes / 64).min(MOST_BUFFER_BYTES),
         })
     }
 
@@ -117,6 +131,9 @@ impl Background {
                 self.shared.changed.notify_all();
             } else if done(&state) {
                 return Ok(());
+            } else {
+                // It may be waiting for its time to look.
+                self.shared.changed.notify_all();
             }
             state = self.shared.wait(state);
         }
@@ -126,12 +143,16 @@ impl Background {
     pub(crate) fn push(&self, packet: FullPacket) {
         let mut state = self.shared.lock();
         state.waiting.push_back(packet);
-        self.shared.changed.notify_all();
+        if state.asleep {
+            self.shared.changed.notify_all();
+        }
     }
 
     /// A used buffer, or a new one.
     pub(crate) fn buffer(&self) -> Vec<u8> {
-        self.shared.lock().spare.pop().unwrap_or_default()
+        let spare = self.shared.lock().spare.pop();
+        // Room for the packet from the start: growing would move it. Pages come with the rows, one by one.
+        spare.unwrap_or_else(|| Vec::with_capacity(self.buffer_bytes))
     }
 
     /// Index entries of packets stored since the last call, and where the file ends now.
@@ -171,14 +192,31 @@ fn copy_of(error: &io::Error) -> io::Error {
     )
 }
 
+/// How often the thread looks for a packet.
+const NAP: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(20));
+/// How long it looks for the next one before it sleeps.
+const AWAKE: Duration = Duration::from_secs(5);
+
 /// The thread: take, seal, store, until closed.
 fn run(shared: &Shared, file: &dyn StoredFile, effort: Effort) {
+    // Being woken must not take the core from the thread that writes rows.
+    tapeline_sys::cpu::give_way();
     let mut sealer = Sealer::default();
-    let mut sealed = Vec::new();
+    let mut sealed = Sealed::default();
+    let mut last = Instant::now();
     loop {
         let mut state = shared.lock();
         while state.waiting.is_empty() && !state.closing {
-            state = shared.wait(state);
+            let idle = last.elapsed();
+            if idle < AWAKE {
+                let nap = (idle / 16).clamp(NAP.0, NAP.1);
+                let waited = shared.changed.wait_timeout(state, nap);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            } else {
+                state.asleep = true;
+                state = shared.wait(state);
+                state.asleep = false;
+            }
         }
         let Some(packet) = state.waiting.pop_front() else {
             return;
@@ -187,17 +225,12 @@ fn run(shared: &Shared, file: &dyn StoredFile, effort: Effort) {
         let offset = state.offset;
         drop(state);
         shared.changed.notify_all();
-        sealed.clear();
-        sealer.seal(&packet, effort, &mut sealed);
+        sealer.seal_apart(&packet, effort, &mut sealed);
+        let parts = sealed.parts(&packet);
         // What has been stored of it is not stored again.
         let mut done = 0;
         loop {
-            let (written, result) = write_fully(
-                file,
-                offset + done as u64,
-                sealed.get(done..).unwrap_or_default(),
-            );
-            done += written;
+            let result = write_parts(file, offset, parts, &mut done);
             let mut state = shared.lock();
             let Err(error) = result else { break };
             state.stuck = Some(error);
@@ -218,9 +251,10 @@ fn run(shared: &Shared, file: &dyn StoredFile, effort: Effort) {
             offset,
             first_row: packet.first_row,
         });
-        state.offset = offset + sealed.len() as u64;
+        state.offset = offset + done as u64;
         state.rows = packet.first_row + packet.rows;
         state.working = false;
+        last = Instant::now();
         if state.spare.len() < 2 {
             state.spare.push(packet.payload);
         }

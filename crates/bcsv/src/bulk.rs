@@ -13,6 +13,7 @@ use crate::file::packet_lz4_batch::Sealer;
 use crate::file::{Framer, effort};
 use crate::footer::IndexEntry;
 use crate::header::{FileCodec, Header, RowCodec};
+use crate::pool;
 use crate::row::{RowEncoder, flat};
 use crate::schema::{ColumnType, Layout};
 use crate::storage::{StoredFile, write_fully};
@@ -174,14 +175,24 @@ struct Job {
     recycled: Vec<u8>,
 }
 
+impl Drop for Job {
+    fn drop(&mut self) {
+        let (out, payload) = self.framer.buffers();
+        pool::give(out);
+        pool::give(payload);
+        pool::give(std::mem::take(&mut self.recycled));
+    }
+}
+
 impl Job {
     fn new(bulk: &Bulk<'_>) -> Self {
+        let buffer = || pool::take(JOB_BYTES + JOB_BYTES / 8);
         Self {
             encoder: ColumnEncoder::new(bulk.header, bulk.layout),
-            framer: Framer::new(bulk.header, 0, Vec::new(), 0),
+            framer: Framer::new(bulk.header, 0, Vec::new(), 0).with_buffers(buffer(), buffer()),
             sealer: Sealer::default(),
             entries: Vec::new(),
-            recycled: Vec::new(),
+            recycled: buffer(),
         }
     }
 

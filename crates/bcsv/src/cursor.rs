@@ -15,6 +15,7 @@ use crate::file::packet_lz4_batch::PREFIX_BYTES;
 use crate::header::{FileCodec, Header, RowCodec};
 use crate::limits::{Limits, MAX_ROW_BYTES};
 use crate::packet::{HEADER_BYTES, TRAILER_BYTES, decode_header};
+use crate::pool;
 use crate::row::RowDecoder;
 use crate::row::tile::Gather;
 use crate::schema::Layout;
@@ -107,6 +108,12 @@ pub(crate) struct Cursor {
     /// Rows decoded or skipped in the open unit.
     done: u64,
     piece_rows: usize,
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        pool::give(std::mem::take(&mut self.plain));
+    }
 }
 
 impl Cursor {
@@ -231,6 +238,12 @@ impl Cursor {
             let start = PREFIX_BYTES + block.len() - literals.len();
             (self.at, self.end, self.kind) = (start, PREFIX_BYTES + block.len(), Plain::Stored);
         } else {
+            if self.plain.capacity() < plain_bytes {
+                // As much as the block can become, whatever it says.
+                let room = plain_bytes.min(block.len().saturating_mul(255));
+                pool::give(std::mem::replace(&mut self.plain, pool::take(room)));
+                self.plain.clear();
+            }
             match tapeline_lz4::decompress(block, plain_bytes, &mut self.plain) {
                 Ok(found) if found == plain_bytes => {}
                 _ => return Err(Error::new(ErrorKind::Lz4)),

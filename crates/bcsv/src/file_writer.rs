@@ -394,16 +394,21 @@ impl Core {
     ) -> Result<Self> {
         let layout = Arc::new(Layout::new(&header.schema));
         let effort = crate::file::effort(header.file_codec(), header.compression_level);
+        let mut framer = framer;
         let background = if header.file_codec() == FileCodec::PacketLz4Batch {
             Some(Background::start(
                 Arc::clone(&file),
                 effort,
                 framer.offset,
                 framer.rows(),
+                usize::try_from(header.packet_bytes).unwrap_or(usize::MAX),
             )?)
         } else {
             None
         };
+        if let Some(background) = &background {
+            framer = framer.with_buffers(Vec::new(), background.buffer());
+        }
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,

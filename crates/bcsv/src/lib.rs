@@ -49,6 +49,7 @@ mod header;
 mod index;
 mod limits;
 mod packet;
+mod pool;
 mod random;
 mod reader;
 mod recover;

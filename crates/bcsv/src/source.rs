@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::pool;
 
 /// Bytes that can be read at any offset.
 pub trait ReadAt: Send + Sync {
@@ -66,6 +67,12 @@ pub(crate) struct Buffer {
     filled: usize,
 }
 
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        pool::give(std::mem::take(&mut self.bytes));
+    }
+}
+
 impl Buffer {
     /// What the last [`Buffer::fill`] read.
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -81,10 +88,19 @@ impl Buffer {
     pub(crate) fn fill(&mut self, source: &dyn ReadAt, offset: u64, len: usize) -> Result<&[u8]> {
         self.filled = 0;
         if self.bytes.len() < len {
-            self.bytes = Vec::new();
             // Packets of a file differ by a row: the next one should fit.
             let slack = if len > SLACK_BYTES { SLACK_BYTES } else { 0 };
-            self.bytes = vec![0; len + slack];
+            pool::give(std::mem::take(&mut self.bytes));
+            self.bytes = match pool::find(len + slack) {
+                Some(mut used) => {
+                    if used.len() < len {
+                        used.resize(len, 0);
+                    }
+                    used
+                }
+                // Zero pages of the system, which cost nothing before they are used.
+                None => vec![0; len + slack],
+            };
         }
         while let Some(room) = self
             .bytes

@@ -138,6 +138,26 @@ impl Storage for Disk {
     }
 }
 
+/// Write parts behind each other from `offset` on, the first `done` bytes of which have been written. `done` tells how
+/// far it came, also when it fails.
+pub(crate) fn write_parts(
+    file: &dyn StoredFile,
+    offset: u64,
+    parts: [&[u8]; 3],
+    done: &mut usize,
+) -> io::Result<()> {
+    let mut start = 0;
+    for part in parts {
+        if let Some(rest) = done.checked_sub(start).and_then(|at| part.get(at..)) {
+            let (written, result) = write_fully(file, offset + *done as u64, rest);
+            *done += written;
+            result?;
+        }
+        start += part.len();
+    }
+    Ok(())
+}
+
 /// Write as much as possible from `offset` on; returns how much, and why no more. Interrupted and short writes go on.
 pub(crate) fn write_fully(
     file: &dyn StoredFile,

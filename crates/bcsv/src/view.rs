@@ -253,7 +253,7 @@ const TILE_BYTES: usize = 64 << 10;
 impl Scatter {
     pub(crate) fn new(layout: &Layout) -> Self {
         let stride = (layout.image_bytes.div_ceil(64) | 1) * 64;
-        let rows = (TILE_BYTES / stride).clamp(8, 256) / 8 * 8;
+        let rows = (TILE_BYTES / stride).clamp(32, 256) / 8 * 8;
         Self {
             stride,
             rows,

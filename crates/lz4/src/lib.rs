@@ -6,7 +6,7 @@
 //! - [`Compressor`]: independent blocks, fast or HC, reusing its tables.
 //! - [`StreamEncoder`]: blocks that may refer to the 64 KiB before them.
 //! - [`decompress`]: one block, behind the plaintext of the blocks before it.
-//! - [`literal_block`], [`literals_of`]: blocks that store bytes as they are.
+//! - [`literal_block`], [`literal_prefix`], [`literals_of`]: blocks that store bytes as they are.
 
 #![allow(unsafe_code)]
 
@@ -16,7 +16,7 @@ mod stream;
 
 use std::os::raw::{c_char, c_int, c_void};
 
-pub use literal::{literal_block, literals_of};
+pub use literal::{literal_block, literal_prefix, literals_of};
 pub use stream::StreamEncoder;
 
 /// How far back a match may reach.

@@ -5,16 +5,21 @@
 /// Append a block that stores `input` as it is.
 pub fn literal_block(input: &[u8], out: &mut Vec<u8>) {
     out.reserve(crate::bound(input.len()));
-    match u8::try_from(input.len()) {
+    literal_prefix(input.len(), out);
+    out.extend_from_slice(input);
+}
+
+/// Append what stands in front of the `bytes` bytes of a block that stores them as they are.
+pub fn literal_prefix(bytes: usize, out: &mut Vec<u8>) {
+    match u8::try_from(bytes) {
         Ok(short) if short < 15 => out.push(short << 4),
         _ => {
-            let rest = input.len() - 15;
+            let rest = bytes - 15;
             out.push(0xF0);
             out.resize(out.len() + rest / 255, 255);
             out.push(u8::try_from(rest % 255).unwrap_or(0));
         }
     }
-    out.extend_from_slice(input);
 }
 
 /// The bytes in a block that is literals only, without decoding it; `None` for any other block.

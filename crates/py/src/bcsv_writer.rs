@@ -130,8 +130,41 @@ impl BcsvWriter {
     }
 
     fn write_packed(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<()> {
-        let rows = copied(&PyUntypedBuffer::get(buffer)?)?;
-        self.with_open(py, |writer| writer.write_packed(&rows).map(|_| ()))
+        let buffer = PyUntypedBuffer::get(buffer)?;
+        let rows = bytes_of(&buffer)?;
+        let mut at = 0;
+        // At least once: an empty buffer is no error, but a file with strings or a closed one is.
+        loop {
+            let mut state = self
+                .state
+                .lock_py_attached(py)
+                .unwrap_or_else(PoisonError::into_inner);
+            let row_bytes = state.row.packed_bytes().unwrap_or(0);
+            let State {
+                writer: Some(writer),
+                ..
+            } = &mut *state
+            else {
+                return Err(self.closed());
+            };
+            let step = if row_bytes == 0 || !rows.len().is_multiple_of(row_bytes) {
+                rows.len()
+            } else {
+                (PACKED_PIECE / row_bytes).max(1) * row_bytes
+            };
+            let end = rows.len().min(at + step);
+            writer
+                .write_packed(rows.get(at..end).unwrap_or_default())
+                .map_err(|error| errors::bcsv_error(py, &error, &self.path))?;
+            at = end;
+            if at >= rows.len() {
+                return Ok(());
+            }
+            drop(state);
+            // Others may run between pieces.
+            py.detach(|| ());
+            py.check_signals()?;
+        }
     }
 
     fn flush(&self, py: Python<'_>, sync: bool) -> PyResult<()> {
@@ -255,22 +288,22 @@ impl BcsvWriter {
     }
 }
 
-/// The bytes of a buffer. Copied, because other threads may change them once the interpreter's lock is released.
-fn copied(buffer: &PyUntypedBuffer) -> PyResult<Vec<u8>> {
+/// Bytes of packed rows written without letting other Python threads run.
+const PACKED_PIECE: usize = 1 << 20;
+
+/// The bytes of a buffer.
+fn bytes_of(buffer: &PyUntypedBuffer) -> PyResult<&[u8]> {
     if !buffer.is_c_contiguous() {
         return Err(PyBufferError::new_err(
             "the buffer is not contiguous; pass a contiguous copy",
         ));
     }
     if buffer.len_bytes() == 0 {
-        return Ok(Vec::new());
+        return Ok(&[]);
     }
-    // SAFETY: the export is C-contiguous and not empty, and held by `buffer` until after the copy, during which the
-    // interpreter's lock is held, so no Python code writes to it.
-    Ok(
-        unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast::<u8>(), buffer.len_bytes()) }
-            .to_vec(),
-    )
+    // SAFETY: the export is C-contiguous and not empty, and held by `buffer`, which the slice borrows. It is only read
+    // while the interpreter's lock is held, so no Python code writes to it meanwhile.
+    Ok(unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast::<u8>(), buffer.len_bytes()) })
 }
 
 fn open(

@@ -10,8 +10,21 @@ pub fn stay_on(core: usize) -> bool {
     imp::stay_on(core)
 }
 
+/// Let this thread wait for its turn when it wakes, instead of taking the core from another one that is working: for
+/// work that is not urgent. It gets the same share of time. False where the system has no such thing.
+pub fn give_way() -> bool {
+    imp::give_way()
+}
+
 #[cfg(all(target_os = "linux", not(tapeline_portable)))]
 mod imp {
+    pub(super) fn give_way() -> bool {
+        // SAFETY: an all-zero `sched_param` is the one priority that this policy has.
+        let none: libc::sched_param = unsafe { std::mem::zeroed() };
+        // SAFETY: pid 0 is this thread; the parameter is ours.
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const none) == 0 }
+    }
+
     pub(super) fn current() -> Option<usize> {
         // SAFETY: takes no argument and touches no memory of ours.
         usize::try_from(unsafe { libc::sched_getcpu() }).ok()
@@ -32,6 +45,10 @@ mod imp {
 
 #[cfg(any(not(target_os = "linux"), tapeline_portable))]
 mod imp {
+    pub(super) fn give_way() -> bool {
+        false
+    }
+
     pub(super) fn current() -> Option<usize> {
         None
     }
@@ -44,6 +61,13 @@ mod imp {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_thread_gives_way() {
+        let gave = std::thread::spawn(give_way).join().ok();
+        let none = cfg!(any(not(target_os = "linux"), tapeline_portable));
+        assert_eq!(gave, Some(!none));
+    }
 
     #[test]
     fn a_thread_stays_where_it_was_put() {

@@ -92,6 +92,22 @@ impl Framer {
         }
     }
 
+    /// Use these buffers, whatever is in them.
+    pub(crate) fn with_buffers(mut self, mut out: Vec<u8>, mut payload: Vec<u8>) -> Self {
+        out.clear();
+        payload.clear();
+        (self.out, self.payload) = (out, payload);
+        self
+    }
+
+    /// The buffers, for others to use: nothing is written any more.
+    pub(crate) fn buffers(&mut self) -> (Vec<u8>, Vec<u8>) {
+        (
+            std::mem::take(&mut self.out),
+            std::mem::take(&mut self.payload),
+        )
+    }
+
     /// A framer that only collects rows, uncompressed, to see how long they become.
     pub(crate) fn trial(header: &Header) -> Self {
         Self {

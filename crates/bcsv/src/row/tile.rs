@@ -12,6 +12,8 @@ use crate::schema::{ColumnType, Layout, Schema, Slot};
 
 /// A tile fits into the second cache level with room to spare.
 const TILE_BYTES: usize = 64 << 10;
+/// Rows of a tile: of wide rows at least two cache lines of each column are made at once.
+const TILE_ROWS: (usize, usize) = (32, 256);
 
 /// A byte of bools, and per bit the place among the columns asked for.
 type BoolByte = (usize, [Option<usize>; 8]);
@@ -92,7 +94,7 @@ impl Gather {
         }
         let lines = layout.image_bytes.div_ceil(64) | 1;
         let stride = lines * 64;
-        let tile_rows = (TILE_BYTES / stride).clamp(8, 256) / 8 * 8;
+        let tile_rows = (TILE_BYTES / stride).clamp(TILE_ROWS.0, TILE_ROWS.1) / 8 * 8;
         Self {
             codec,
             wanted,
@@ -232,7 +234,7 @@ impl Gather {
             }
         }
         let rows = rows.get(..good).unwrap_or_default();
-        let block_rows = (TILE_BYTES / fixed.max(1)).clamp(8, 1024) / 8 * 8;
+        let block_rows = (TILE_BYTES / fixed.max(1)).clamp(TILE_ROWS.0, 1024) / 8 * 8;
         let scalars_at = layout.bool_bytes();
         for (number, block) in rows.chunks(block_rows).enumerate() {
             // Rows of equal length lie at equal distances: one slice, cut at that distance.
@@ -350,13 +352,19 @@ fn gather_strided(region: &[u8], distance: usize, at: usize, column: &mut Column
     macro_rules! gather {
         ($values:ident, $type:ty) => {{
             const W: usize = size_of::<$type>();
-            let body = region.get(at..).unwrap_or_default();
+            let rows = region.chunks_exact(distance.max(1));
             // The last row may be shorter than the distance; it is taken on its own.
-            let rows = body.chunks(distance.max(W));
-            $values.extend(rows.map(|row| {
-                row.first_chunk::<W>()
+            let last = rows.remainder();
+            let value = |row: &[u8]| {
+                // All rows are equally long, so this is decided once for all of them.
+                row.get(at..at + W)
+                    .and_then(|bytes| bytes.first_chunk::<W>())
                     .map_or(Default::default(), |bytes| <$type>::from_le_bytes(*bytes))
-            }));
+            };
+            $values.extend(rows.map(value));
+            if !last.is_empty() {
+                $values.push(value(last));
+            }
         }};
     }
     numbers!(column, gather);
