@@ -8,10 +8,12 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
-from tests.system._processes import Running, tapeline
+from tests.system._processes import COMMAND, ENVIRONMENT, Running, tapeline
 
 from _support.register_server import connect, receive, segments, stored
 from _twins import registers as twin
@@ -19,7 +21,7 @@ from tapeline import wire
 from tapeline.ledger import RegisterLedger
 
 # A long campaign: TAPELINE_REGISTER_KILLS=200 (make kill).
-KILLS = int(os.environ.get("TAPELINE_REGISTER_KILLS", "6"))
+KILLS = int(os.environ.get("TAPELINE_REGISTER_KILLS", "4"))
 CLIENTS = 3
 DIFF, FULL, QUERY, REPLY, SYNC, SYNCED = range(6)
 RACK = 2
@@ -30,7 +32,8 @@ class Client(threading.Thread):
 
     def __init__(self, address, number, chance, seq):
         super().__init__()
-        self._address, self._number, self._seed = address, number, chance.random()
+        self._address, self._seed = address, chance.random()
+        self.number = number
         self.seq = seq
         self.sent = b""
         self.handed_over = 0
@@ -44,7 +47,7 @@ class Client(threading.Thread):
                 part = b"".join(self._packet(chance) for _ in range(chance.randrange(1, 60)))
                 sync = chance.random() < 0.3
                 if sync:
-                    part += wire.encode_packet(cmd=SYNC, src_id=self._number, type=RACK, seq=self.seq)
+                    part += wire.encode_packet(cmd=SYNC, src_id=self.number, type=RACK, seq=self.seq)
                 self.sent += part
                 connection.sendall(part)
                 self.handed_over = len(self.sent)
@@ -61,7 +64,7 @@ class Client(threading.Thread):
         control = [chance.randrange(3000) for _ in range(count)]
         cmd = FULL if chance.random() < 0.05 else DIFF
         return wire.encode_packet(control, [c * 7 % 65_536 for c in control], timestamp_us=self.seq, seq=self.seq,
-                                  src_id=self._number, type=RACK, cmd=cmd)  # fmt: skip
+                                  src_id=self.number, type=RACK, cmd=cmd)  # fmt: skip
 
 
 def record(directory, *words):
@@ -100,16 +103,25 @@ def check_answers(address, image):
 
 
 def raw(directory):
-    """Bytes of every log file, finished or not, by its name."""
-    return {p.name.removesuffix(".part"): p.read_bytes() for p in directory.glob("rack/*.pkt*") if "tail" not in p.name}
+    """Bytes of every log file, finished or not, by its name; with what was put aside of it."""
+    found = {}
+    for path in sorted(directory.glob("rack/*.pkt*")):  # the tail comes last
+        name = path.name.removesuffix(".part").removesuffix(".tail")
+        found[name] = found.get(name, b"") + path.read_bytes()
+    return found
 
 
 @pytest.mark.timeout(60 + 10 * KILLS)
 def test_after_a_kill_nothing_passed_to_the_kernel_is_missing_and_the_image_goes_on(tmp_path):
     chance = random.Random(f"registers {KILLS}")
-    directory = tmp_path / "run"
+    for first in range(0, KILLS, 10):
+        kill_again_and_again(tmp_path / f"run{first}", chance, min(10, KILLS - first))
+
+
+def kill_again_and_again(directory, chance, kills):
+    """Recorders in one directory, one after the other."""
     log, seqs = b"", [0] * CLIENTS
-    for _ in range(KILLS):
+    for _ in range(kills):
         # Small segments: most kills come near a border, and so near keyframes.
         words = ("--set", f"rotate_bytes={chance.choice([5_000, 20_000, 100_000])}", "--set", "image_seconds=0.05")
         with record(directory, *words) as run:
@@ -118,7 +130,7 @@ def test_after_a_kill_nothing_passed_to_the_kernel_is_missing_and_the_image_goes
             clients = [Client(address, n, chance, seqs[n]) for n in range(CLIENTS)]
             for client in clients:
                 client.start()
-            clients[0].some.wait(30)
+            assert clients[0].some.wait(30)
             reached = clients[1].handed_over + chance.randrange(300_000)
             while clients[1].handed_over < reached and clients[1].is_alive():
                 clients[1].join(0.0005)
@@ -134,10 +146,10 @@ def test_after_a_kill_nothing_passed_to_the_kernel_is_missing_and_the_image_goes
         assert whole.startswith(log)
         fresh = whole[len(log) :]
         for client in clients:
-            got = own(fresh, client._number)
+            got = own(fresh, client.number)
             assert client.sent.startswith(got)
             assert len(got) >= client.acknowledged
-            seqs[client._number] = client.seq
+            seqs[client.number] = client.seq
         log = whole
     with record(directory) as run:
         log += check_answers(run.address("rack", "tcp"), image_of(log))
@@ -150,10 +162,8 @@ def test_after_a_kill_nothing_passed_to_the_kernel_is_missing_and_the_image_goes
 def check_files(directory, before, after):
     """Recovery keeps every byte, but for segments that hold nothing yet but the recorder's own keyframes."""
     for name, was in before.items():
-        tail = directory / "rack" / f"{name}.tail"
-        now = after.get(name, b"") + (tail.read_bytes() if tail.exists() else b"")
-        if now:
-            assert now == was, name
+        if name in after:
+            assert after[name] == was, name
         else:
             packets = twin.Decoder("packet", was).packets
             assert all(p["cmd"] == FULL for p in packets), name
@@ -194,12 +204,55 @@ def test_what_clients_handed_over_before_sigterm_is_recorded_and_the_exit_code_i
     assert code == 0
     log = stored(directory)
     for client, before in zip(clients, handed_over, strict=True):
-        got = own(log, client._number)
+        got = own(log, client.number)
         assert client.sent.startswith(got)
         assert len(got) >= max(before, client.acknowledged)
     ledger = RegisterLedger.from_dict(json.loads(out.splitlines()[-1])["streams"]["rack"]["ledger"])
     assert not ledger.broken_laws()
     assert ledger.clients_closed.stopped + ledger.clients_closed.ended + ledger.clients_closed.broken == CLIENTS
+    check_end(directory, log)
+
+
+def test_sigterm_ends_a_recorder_whose_standard_input_stays_open(tmp_path):
+    directory, sent = tmp_path / "run", b"".join(wire.encode_packet([n], [n], src_id=1, type=RACK) for n in range(500))
+    words = [*COMMAND, "record", "--stream", "rack=-?wire=packet", "--out", str(directory)]
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, env=ENVIRONMENT, **streams) as process:
+        process.stdin.write(sent + sent[:10])
+        process.stdin.flush()
+        assert b"reading" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert stored(directory) == sent
+
+
+def test_a_disk_that_takes_no_more_ends_with_one_line_and_the_log_goes_on_later(tmp_path):
+    """A limit on the size of a file stands in for a full disk: the write fails in the middle of a block."""
+    directory = tmp_path / "run"
+    sent = b"".join(wire.encode_packet(range(1000), range(1000), src_id=n % 3, type=RACK) for n in range(3000))
+    (tmp_path / "in.pkt").write_bytes(sent)
+    words = ["record", "--stream", f"rack=file://{tmp_path / 'in.pkt'}?wire=packet", "--out", str(directory)]
+    program = f"""
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000,) * 2)
+from tapeline.cli.main import main
+sys.exit(main({words!r}))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False, timeout=60)
+    assert done.returncode == 1
+    [line] = [text for text in done.stderr.splitlines() if "error" in text.lower()]
+    assert "rack" in line
+    assert "too large" in line
+    with record(directory) as run:
+        address = run.address("rack", "tcp")
+        log = stored(directory)
+        assert sent.startswith(log)
+        assert 5_000_000 - len(sent) // 3000 < len(log) <= 5_000_000
+        log += check_answers(address, image_of(log))
+        run.signal(signal.SIGTERM)
+        assert run.finish()[0] == 0
     check_end(directory, log)
 
 

@@ -1,6 +1,5 @@
 //! Binding the source of a register stream, and starting its threads.
 
-use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, channel};
@@ -30,7 +29,7 @@ pub(crate) enum Bound {
     Server(Server),
     Udp(UdpReceiver),
     Connect(SocketAddr),
-    Input(Box<dyn Read + Send>),
+    Input(inputs::Input),
 }
 
 impl Bound {
@@ -72,9 +71,9 @@ impl Bound {
                     .ok_or_else(|| stream.bad(format!("{}: no path", source.url)))?;
                 let file = std::fs::File::open(path)
                     .map_err(|e| Error::io("opening", path, e).of_stream(&stream.name))?;
-                Self::Input(Box::new(file))
+                Self::Input(inputs::Input::file(file))
             }
-            SourceKind::Stdin => Self::Input(Box::new(std::io::stdin())),
+            SourceKind::Stdin => Self::Input(inputs::Input::stdin().map_err(refused("opening"))?),
         })
     }
 
