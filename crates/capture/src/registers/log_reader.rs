@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use tapeline_bcsv::{Batch, ReadOptions, Reader, Selection, Value, xxh64};
-use tapeline_wire::register::{Kind, MAX_COUNT, PacketRef};
+use tapeline_wire::register::{Kind, MAX_COUNT, PacketRef, PacketScanner};
 
 /// What stands at the head of some bytes.
 #[derive(Debug)]
@@ -45,24 +45,27 @@ pub fn step(kind: Kind, bytes: &[u8]) -> Step<'_> {
 /// Gives the packets of `bytes` to `each`, until it says stop (false).
 ///
 /// Returns the bytes taken and what stopped it short of the end, if something did.
-pub fn walk<'a>(
+#[inline]
+pub fn walk(
     kind: Kind,
-    bytes: &'a [u8],
-    mut each: impl FnMut(usize, &PacketRef<'a>) -> bool,
+    bytes: &[u8],
+    mut each: impl FnMut(usize, &PacketRef<'_>) -> bool,
 ) -> (usize, Option<&'static str>) {
-    let mut at = 0;
-    loop {
-        match step(kind, bytes.get(at..).unwrap_or_default()) {
-            Step::Packet(packet) => {
-                let length = packet.bytes.len();
-                if !each(at, &packet) {
-                    return (at, None);
-                }
-                at += length;
+    let (mut next, mut stopped) = (0, false);
+    // The server's scanner, which is several times as fast as a step at a time. It goes on behind a packet that is
+    // none; a log has no such packet, so what it finds there is no longer where it should be.
+    let _ = PacketScanner::new(kind).scan(bytes, false, &mut |packet| {
+        if packet.offset == next as u64 && !stopped {
+            if each(next, &packet) {
+                next += packet.packet_bytes();
+            } else {
+                stopped = true;
             }
-            Step::Partial => return (at, None),
-            Step::Broken(reason) => return (at, Some(reason)),
         }
+    });
+    match step(kind, bytes.get(next..).unwrap_or_default()) {
+        Step::Broken(reason) if !stopped => (next, Some(reason)),
+        _ => (next, None),
     }
 }
 

@@ -10,6 +10,7 @@
 //! A log holds only packets that the server found valid, so a packet that is none means damage: reading ends there
 //! and says so. A packet that is not whole at the end of an open log is one that is being written.
 
+mod ahead;
 pub mod doubts;
 pub mod log_reader;
 pub mod rows;

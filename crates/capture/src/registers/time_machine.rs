@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 
 use tapeline_wire::register::{Command, Kind, PacketRef};
 
+use crate::registers::ahead::{self, Part};
 use crate::registers::doubts::{self, Doubt};
-use crate::registers::log_reader::{Block, blocks, read_range, walk};
+use crate::registers::log_reader::{Block, blocks, walk};
 use crate::registers::touch::{SourceKey, Touched, key_of};
 
 /// Registers of a source.
@@ -157,21 +158,59 @@ pub struct Image {
     pub bytes_read: u64,
 }
 
-impl Image {
-    fn of(&mut self, packet: &PacketRef<'_>) -> &mut SourceImage {
-        self.sources.entry(key_of(packet)).or_default()
+/// Types of the packet wire times ids: its sources have places in a table.
+const TABLE: usize = 4 * 256;
+/// Of a source that has not been seen.
+const NOWHERE: u32 = u32::MAX;
+
+/// An image while packets are applied to it.
+struct Builder {
+    list: Vec<(SourceKey, SourceImage)>,
+    /// Where in the list: of the sources that a data packet can have, and of the others.
+    table: Box<[u32]>,
+    others: BTreeMap<SourceKey, u32>,
+}
+
+impl Builder {
+    fn new() -> Self {
+        Self {
+            list: Vec::new(),
+            table: vec![NOWHERE; TABLE].into(),
+            others: BTreeMap::new(),
+        }
+    }
+
+    #[inline]
+    fn source(&mut self, key: SourceKey) -> Option<&mut SourceImage> {
+        let near = u8::try_from(key.1).ok().and_then(|id| {
+            self.table
+                .get_mut(usize::from(key.0) * 256 + usize::from(id))
+        });
+        let place = match near {
+            Some(place) => place,
+            None => self.others.entry(key).or_insert(NOWHERE),
+        };
+        if *place == NOWHERE {
+            *place = u32::try_from(self.list.len()).ok()?;
+            self.list.push((key, SourceImage::default()));
+        }
+        let place = usize::try_from(*place).ok()?;
+        self.list.get_mut(place).map(|(_, source)| source)
     }
 
     /// A keyframe has the sequence of the source's last packet before it.
     fn keyframe(&mut self, packet: &PacketRef<'_>) {
-        let source = self.of(packet);
-        source.apply(packet);
-        source.last_seq = Some(packet.seq);
+        if let Some(source) = self.source(key_of(packet)) {
+            source.apply(packet);
+            source.last_seq = Some(packet.seq);
+        }
     }
 
     fn doubt(&mut self, doubts: &[Doubt]) {
         for doubt in doubts {
-            let source = self.sources.entry(doubt.source).or_default();
+            let Some(source) = self.source(doubt.source) else {
+                return;
+            };
             if let Some(word) = source.certain.get_mut(usize::from(doubt.offset >> 6)) {
                 *word &= !(1 << (doubt.offset & 63));
             }
@@ -179,25 +218,41 @@ impl Image {
         }
     }
 
-    /// All registers in doubt.
-    fn doubts(&self) -> impl Iterator<Item = Doubt> {
-        self.sources.iter().flat_map(|(key, source)| {
-            source.unknown_since().map(|(offset, since_us)| Doubt {
-                source: *key,
-                offset,
-                since_us,
-            })
-        })
+    /// All registers in doubt, by source.
+    fn doubts(&self) -> Vec<Doubt> {
+        let mut sources: Vec<_> = self.list.iter().collect();
+        sources.sort_unstable_by_key(|(key, _)| *key);
+        let of = |(key, source): &'_ &(SourceKey, SourceImage)| {
+            let key = *key;
+            source
+                .unknown_since()
+                .map(move |(offset, since_us)| Doubt {
+                    source: key,
+                    offset,
+                    since_us,
+                })
+                .collect::<Vec<_>>()
+        };
+        sources.iter().flat_map(of).collect()
     }
 
+    #[inline]
     fn received(&mut self, kind: Kind, packet: &PacketRef<'_>) {
         // only what sets registers is numbered
-        if packet.command.sets_registers() {
-            let source = self.of(packet);
+        if packet.command.sets_registers()
+            && let Some(source) = self.source(key_of(packet))
+        {
             if kind == Kind::Packet {
                 source.sequence(packet);
             }
             source.apply(packet);
+        }
+    }
+
+    fn finish(self, bytes_read: u64) -> Image {
+        Image {
+            sources: self.list.into_iter().collect(),
+            bytes_read,
         }
     }
 }
@@ -221,6 +276,16 @@ impl<'a> Loaded<'a> {
     fn received(&self) -> impl Iterator<Item = &Block> {
         self.blocks.iter().filter(|block| !block.keyframe)
     }
+
+    /// A block to read; whether it is a keyframe goes with it.
+    fn part(&self, block: &Block) -> Part<'a, bool> {
+        Part {
+            log: &self.files.log,
+            start: block.offset,
+            stop: block.offset.saturating_add(block.length),
+            tag: block.keyframe,
+        }
+    }
 }
 
 /// The image after all packets with timestamps up to `time_us`.
@@ -234,40 +299,51 @@ pub fn image_at(kind: Kind, segments: &[SegmentFiles], time_us: u64) -> io::Resu
         begin -= 1;
         before = doubts_before(kind, segments, begin);
     }
-    let mut image = Image::default();
-    let mut bytes = Vec::new();
+    let mut loaded = Vec::new();
     for (number, files) in segments.iter().enumerate().skip(begin) {
-        let first = number == begin;
-        if !first && files.span_us.is_some_and(|(least, _)| least > time_us) {
-            continue;
+        if number == begin || files.span_us.is_none_or(|(least, _)| least <= time_us) {
+            loaded.push(Loaded::new(files, kind)?);
         }
-        let segment = Loaded::new(files, kind)?;
-        let (keyframes, received): (Vec<&Block>, Vec<&Block>) =
-            segment.blocks.iter().partition(|block| block.keyframe);
-        for block in keyframes.into_iter().filter(|_| first) {
-            load(&segment, block, &mut bytes, &mut image.bytes_read)?;
-            walk(kind, &bytes, |_, packet| {
-                // of the oldest segment there is, what came before it may be younger than the moment asked for
-                if begin > 0 || packet.timestamp_us <= time_us {
-                    image.keyframe(packet);
-                }
-                true
-            });
-        }
-        if first {
+    }
+    let mut parts = Vec::new();
+    for (number, segment) in loaded.iter().enumerate() {
+        let wanted = |block: &&Block| match block.keyframe {
+            true => number == 0,
+            false => block.first_us <= time_us,
+        };
+        parts.extend(
+            segment
+                .blocks
+                .iter()
+                .filter(wanted)
+                .map(|b| segment.part(b)),
+        );
+    }
+    // a log begins with its keyframes
+    let mut image = Builder::new();
+    let mut doubted = false;
+    let mut doubt = |image: &mut Builder, now: bool| {
+        if now && !doubted {
+            doubted = true;
             image.doubt(before.as_deref().unwrap_or_default());
         }
-        for block in received.into_iter().filter(|b| b.first_us <= time_us) {
-            load(&segment, block, &mut bytes, &mut image.bytes_read)?;
-            walk(kind, &bytes, |_, packet| {
+    };
+    let bytes_read = ahead::each(&parts, |keyframe, bytes| {
+        doubt(&mut image, !keyframe);
+        walk(kind, bytes, |_, packet| {
+            if !keyframe {
                 if packet.timestamp_us <= time_us {
                     image.received(kind, packet);
                 }
-                true
-            });
-        }
-    }
-    Ok(image)
+            } else if begin > 0 || packet.timestamp_us <= time_us {
+                // of the oldest segment there is, what came before it may be younger than the moment asked for
+                image.keyframe(packet);
+            }
+            true
+        });
+    })?;
+    doubt(&mut image, true);
+    Ok(image.finish(bytes_read))
 }
 
 /// What was in doubt before a segment; `None` when that is not written. Simple packets are not numbered.
@@ -283,31 +359,27 @@ fn doubts_before(kind: Kind, segments: &[SegmentFiles], begin: usize) -> Option<
 /// # Errors
 /// As the operating system gave it.
 pub fn write_doubts(kind: Kind, segment: &SegmentFiles, before: Option<&Path>) -> io::Result<()> {
-    let mut image = Image::default();
+    let mut image = Builder::new();
     if kind == Kind::Packet {
         let loaded = Loaded::new(segment, kind)?;
-        let mut bytes = Vec::new();
-        let mut doubted = false;
-        for block in &loaded.blocks {
-            if !block.keyframe && !doubted {
-                image.doubt(&before.and_then(doubts::read).unwrap_or_default());
-                doubted = true;
+        let parts: Vec<_> = loaded.blocks.iter().map(|b| loaded.part(b)).collect();
+        let mut before = before.and_then(doubts::read);
+        ahead::each(&parts, |keyframe, bytes| {
+            if !keyframe {
+                image.doubt(&before.take().unwrap_or_default());
             }
-            load(&loaded, block, &mut bytes, &mut image.bytes_read)?;
-            walk(kind, &bytes, |_, packet| {
-                if block.keyframe {
+            walk(kind, bytes, |_, packet| {
+                if *keyframe {
                     image.keyframe(packet);
                 } else {
                     image.received(kind, packet);
                 }
                 true
             });
-        }
-        if !doubted {
-            image.doubt(&before.and_then(doubts::read).unwrap_or_default());
-        }
+        })?;
+        image.doubt(&before.take().unwrap_or_default());
     }
-    doubts::write(&segment.doubts, image.doubts())
+    doubts::write(&segment.doubts, image.doubts().into_iter())
 }
 
 /// The last segment before which nothing is younger than the moment, and that can stand alone.
@@ -338,18 +410,6 @@ fn first_needed(kind: Kind, segments: &[SegmentFiles], time_us: u64) -> io::Resu
     Ok(candidate)
 }
 
-fn load(
-    segment: &Loaded<'_>,
-    block: &Block,
-    into: &mut Vec<u8>,
-    bytes_read: &mut u64,
-) -> io::Result<()> {
-    let stop = block.offset.saturating_add(block.length);
-    read_range(&segment.files.log, block.offset, stop, into)?;
-    *bytes_read += into.len() as u64;
-    Ok(())
-}
-
 /// What a register went through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct History {
@@ -372,31 +432,36 @@ pub fn history(
     offset: u16,
     all: bool,
 ) -> io::Result<History> {
-    let mut found = History::default();
-    let mut bytes = Vec::new();
-    let mut last: Option<Option<u16>> = None;
+    let mut loaded = Vec::new();
     for (number, files) in segments.iter().enumerate() {
-        let segment = Loaded::new(files, kind)?;
-        let touched = Touched::read(&files.touch, source, offset);
-        for block in &segment.blocks {
-            // the keyframe of the oldest segment tells of what is no longer there
-            let wanted = if block.keyframe {
-                number == 0
-            } else {
-                touched.needs(block)
-            };
-            if !wanted {
-                continue;
-            }
-            load(&segment, block, &mut bytes, &mut found.bytes_read)?;
-            walk(kind, &bytes, |_, packet| {
-                if key_of(packet) == source && packet.command.sets_registers() {
-                    changes(packet, offset, all, &mut last, &mut found);
-                }
-                true
-            });
-        }
+        loaded.push((number, Loaded::new(files, kind)?));
     }
+    let mut parts = Vec::new();
+    for (number, segment) in &loaded {
+        let touched = Touched::read(&segment.files.touch, source, offset);
+        // the keyframe of the oldest segment tells of what is no longer there
+        let wanted = |block: &&Block| match block.keyframe {
+            true => *number == 0,
+            false => touched.needs(block),
+        };
+        parts.extend(
+            segment
+                .blocks
+                .iter()
+                .filter(wanted)
+                .map(|b| segment.part(b)),
+        );
+    }
+    let mut found = History::default();
+    let mut last: Option<Option<u16>> = None;
+    found.bytes_read = ahead::each(&parts, |_, bytes| {
+        walk(kind, bytes, |_, packet| {
+            if key_of(packet) == source && packet.command.sets_registers() {
+                changes(packet, offset, all, &mut last, &mut found);
+            }
+            true
+        });
+    })?;
     Ok(found)
 }
 
