@@ -2,9 +2,11 @@
 
 import json
 import random
+import re
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as pc
@@ -72,8 +74,12 @@ def rows_of(data):
 
 
 def parquet_rows(directory):
+    return parquet_rows_of(directory, "parquet")
+
+
+def parquet_rows_of(directory, extension):
     names = ["UNKNOWN", "SBMU", "RACK", "RTOS"]
-    table = pa.concat_tables([pq.read_table(path) for path in sorted(directory.glob("*.parquet"))])
+    table = pa.concat_tables([pq.read_table(path) for path in sorted(directory.glob(f"*Z.{extension}"))])
     columns = [table["timestamp_us"].cast(pa.int64()).to_pylist(), [names.index(n) for n in table["type"].to_pylist()]]
     return list(zip(*columns, *(table[n].to_pylist() for n in table.column_names[2:]), strict=True))
 
@@ -233,6 +239,28 @@ def test_forward_reconnects_to_a_recorder_that_was_restarted(tmp_path):
         for p in wire.PacketDecoder().feed(first + second)
     ]
     assert [p for p in sent if p not in known] == []
+
+
+def test_the_configuration_of_the_manual_runs(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "registers.md").read_text(encoding="utf-8")
+    [text] = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    far = tapeline.Recorder({"out": str(tmp_path / "far"), "streams": {"rack": "tcp://127.0.0.1:0?wire=packet"}})
+    with far:
+        url = far.status().streams["rack"].addresses[0]
+        assert "tcp://127.0.0.1:9000" in text
+        assert "tcp://127.0.0.1:9100" in text
+        config = tmp_path / "rack.toml"
+        config.write_text(
+            text.replace("tcp://127.0.0.1:9000", "tcp://127.0.0.1:0")
+            .replace("tcp://127.0.0.1:9100", url)
+            .replace('out = "run"', f'out = "{tmp_path}/run"')
+        )
+        data = b"".join(packets(3, 500))
+        code, summary = record(config, data)
+    assert code == 0
+    assert parquet_rows_of(tmp_path / "run" / "rack", "dumps.parquet") == [r for r in rows_of(data) if r[3] == 1]
+    assert len(summary["streams"]["rack"]["sinks"]) == 3
+    assert far.ledger()["rack"].packets_stored == 475
 
 
 def _await_newest(port, data):
