@@ -108,6 +108,11 @@ impl<R: Read> Chunks<R> {
         self
     }
 
+    /// The number of the next chunk.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
     /// The next chunk, in a buffer that served before; `None` at the end.
     pub(crate) fn next(&mut self, mut buffer: Vec<u8>) -> Result<Option<Chunk>> {
         loop {

@@ -5,6 +5,7 @@
 //! does not fit, nothing more is written: the rest of the text is only summed up, and a second pass starts with types
 //! that are known to hold everything. A first look at the head, the end and some places between makes that rare.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -467,22 +468,38 @@ impl Totals {
 }
 
 /// What the threads share besides the chunks.
+///
+/// A thread leaves what it parsed in `queue` and, unless another one is at it, hands on all that is next in the order of
+/// the text. So while one thread writes, the others go on parsing, up to a bound.
 struct Shared<'a, W> {
     plan: &'a Plan,
     cancel: &'a Cancel,
-    state: Mutex<State<W>>,
+    queue: Mutex<Queue>,
+    /// Only the thread that set `Queue::busy` takes this.
+    end: Mutex<End<W>>,
     turned: Condvar,
+    /// Chunks that may wait.
+    bound: usize,
     /// A cell did not fit: only sum up from now on.
     misfit: AtomicBool,
 }
 
-struct State<W> {
+#[derive(Default)]
+struct Queue {
     /// The chunk whose turn it is.
     next: usize,
+    /// What waits for its turn: the outcome and its bytes of text.
+    waiting: BTreeMap<usize, (Result<Outcome>, u64)>,
+    /// A thread is handing on.
+    busy: bool,
+    failed: Option<Error>,
+}
+
+/// Where chunks go in the order of the text.
+struct End<W> {
     write: W,
     totals: Totals,
     seen: Vec<Summary>,
-    failed: Option<Error>,
 }
 
 fn pass<W>(source: &Path, scan: &Scan, threads: usize, cancel: &Cancel, write: W) -> Result<Pass>
@@ -494,14 +511,14 @@ where
     let shared = Shared {
         plan: &scan.plan,
         cancel,
-        state: Mutex::new(State {
-            next: 0,
+        queue: Mutex::new(Queue::default()),
+        end: Mutex::new(End {
             write,
             totals: Totals::default(),
             seen: vec![Summary::default(); scan.plan.targets.len()],
-            failed: None,
         }),
         turned: Condvar::new(),
+        bound: 2 * threads,
         misfit: AtomicBool::new(false),
     };
     let work = || {
@@ -509,21 +526,26 @@ where
         loop {
             let taken = {
                 let mut chunks = chunks.lock().unwrap_or_else(PoisonError::into_inner);
+                let number = chunks.as_ref().map_or(0, Chunks::number);
                 let taken = chunks
                     .as_mut()
                     .map_or(Ok(None), |chunks| chunks.next(std::mem::take(&mut buffer)));
                 if !matches!(taken, Ok(Some(_))) {
                     *chunks = None;
                 }
-                taken
+                taken.map_err(|error| (number, error))
             };
-            match taken {
-                Ok(Some(chunk)) => match shared.work(chunk) {
-                    Some(served) => buffer = served,
-                    None => return,
-                },
+            let (number, outcome, bytes) = match taken {
+                Ok(Some(chunk)) => {
+                    let outcome = shared.parse(&chunk);
+                    buffer = chunk.bytes;
+                    (chunk.number, outcome, buffer.len() as u64)
+                }
                 Ok(None) => return,
-                Err(error) => return shared.fail_after_all(error),
+                Err((number, error)) => (number, Err(error), 0),
+            };
+            if !shared.leave(number, outcome, bytes) {
+                return;
             }
         }
     };
@@ -533,46 +555,30 @@ where
         });
         work();
     });
-    let state = shared
-        .state
+    let queue = shared.queue.into_inner();
+    let end = shared
+        .end
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
-    match state.failed {
+    match queue.unwrap_or_else(PoisonError::into_inner).failed {
         Some(error) => Err(error),
-        None if shared.misfit.into_inner() => Ok(Pass::Widen(state.seen)),
-        None => Ok(Pass::Done(state.totals)),
+        None if shared.misfit.into_inner() => Ok(Pass::Widen(end.seen)),
+        None => Ok(Pass::Done(end.totals)),
     }
 }
 
 impl<W: FnMut(&Parsed) -> Result<()>> Shared<'_, W> {
-    /// Parse a chunk and hand it on; gives its buffer back, or `None` when the work is over.
-    fn work(&self, chunk: Chunk) -> Option<Vec<u8>> {
-        let outcome = self.parse(&chunk);
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while state.next != chunk.number && state.failed.is_none() {
-            state = self
-                .turned
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        if state.failed.is_some() {
-            return None;
-        }
-        let done = self.hand_on(&mut state, outcome, chunk.bytes.len() as u64);
-        state.next += 1;
-        let failed = done.is_err();
-        if let Err(error) = done {
-            state.failed = Some(error);
-        }
-        drop(state);
-        self.turned.notify_all();
-        (!failed).then_some(chunk.bytes)
-    }
-
     fn parse(&self, chunk: &Chunk) -> Result<Outcome> {
         if !self.misfit.load(Ordering::Relaxed) {
             match parse(self.plan, &chunk.bytes, chunk.first_line) {
-                Ok(parsed) => return Ok(Outcome::Rows(parsed)),
+                Ok(parsed) => {
+                    let targets = self.plan.targets.iter().zip(&parsed.empties);
+                    let columns = parsed.columns.iter().zip(targets);
+                    let seen = columns
+                        .map(|(column, (target, empties))| seen_in(column, target, *empties))
+                        .collect();
+                    return Ok(Outcome::Rows(parsed, seen));
+                }
                 Err(Failure::Error(error)) => return Err(error),
                 Err(Failure::Misfit) => self.misfit.store(true, Ordering::Relaxed),
             }
@@ -581,41 +587,57 @@ impl<W: FnMut(&Parsed) -> Result<()>> Shared<'_, W> {
         Ok(Outcome::Seen(seen))
     }
 
+    /// Leave a parsed chunk, and hand on what is next; false when the work is over.
+    fn leave(&self, number: usize, outcome: Result<Outcome>, bytes: u64) -> bool {
+        let lock = || self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = lock();
+        queue.waiting.insert(number, (outcome, bytes));
+        while !queue.busy && queue.failed.is_none() {
+            let next = queue.next;
+            let Some((outcome, bytes)) = queue.waiting.remove(&next) else {
+                break;
+            };
+            queue.busy = true;
+            drop(queue);
+            let done = self.hand_on(outcome, bytes);
+            queue = lock();
+            queue.busy = false;
+            queue.next += 1;
+            queue.failed = done.err();
+            self.turned.notify_all();
+        }
+        // The thread whose chunk is next never waits here.
+        while queue.failed.is_none() && queue.waiting.len() >= self.bound {
+            queue = self
+                .turned
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.failed.is_none()
+    }
+
     /// In the order of the text.
-    fn hand_on(&self, state: &mut State<W>, outcome: Result<Outcome>, bytes: u64) -> Result<()> {
+    fn hand_on(&self, outcome: Result<Outcome>, bytes: u64) -> Result<()> {
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = match outcome? {
-            Outcome::Rows(parsed) => {
-                let seen: Vec<Summary> = parsed
-                    .columns
-                    .iter()
-                    .zip(self.plan.targets.iter().zip(&parsed.empties))
-                    .map(|(column, (target, empties))| seen_in(column, target, *empties))
-                    .collect();
+            Outcome::Rows(parsed, seen) => {
                 if !self.misfit.load(Ordering::Relaxed) {
-                    (state.write)(&parsed)?;
-                    state.totals.add(&parsed);
+                    (end.write)(&parsed)?;
+                    end.totals.add(&parsed);
                 }
                 seen
             }
             Outcome::Seen(seen) => seen,
         };
-        for (all, more) in state.seen.iter_mut().zip(&seen) {
+        for (all, more) in end.seen.iter_mut().zip(&seen) {
             all.join(more);
         }
         self.cancel.advance(bytes)
     }
-
-    /// The text could not be read on: an error before that place in the text comes first.
-    fn fail_after_all(&self, error: Error) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.failed.get_or_insert(error);
-        drop(state);
-        self.turned.notify_all();
-    }
 }
 
 enum Outcome {
-    Rows(Parsed),
+    Rows(Parsed, Vec<Summary>),
     Seen(Vec<Summary>),
 }
 
