@@ -19,6 +19,7 @@ mod import;
 mod infer;
 mod number;
 mod parse;
+mod print;
 mod records;
 mod sniff;
 mod text;

@@ -7,6 +7,7 @@
 use tapeline_bcsv::{BatchView, ColumnView};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::print::{Hint, NUMBER_BYTES, Page, SLACK_BYTES};
 use crate::sniff::Dialect;
 
 /// The kind of text.
@@ -37,6 +38,8 @@ pub struct TextWriter {
     point: u8,
     nan: Vec<u8>,
     json: bool,
+    /// Bytes that a row takes at most without what its strings hold.
+    fixed: usize,
     /// An empty string needs quotes, for an empty line would not be seen.
     alone: bool,
 }
@@ -56,6 +59,7 @@ impl TextWriter {
             point: b'.',
             nan: b"null".to_vec(),
             json: format == TextFormat::JsonLines,
+            fixed: 0,
             alone: names.len() == 1,
             format,
         };
@@ -87,13 +91,18 @@ impl TextWriter {
                     before.push(writer.delimiter);
                     writer.header.push(writer.delimiter);
                 }
-                let mut cell = Vec::new();
-                writer.csv_string(name.as_bytes(), &mut cell);
-                writer.header.append(&mut cell);
+                let mut cell = vec![0; 2 * name.len() + 2 + SLACK_BYTES];
+                let mut page = Page::new(&mut cell, 0);
+                writer.csv_string(name.as_bytes(), &mut page);
+                let end = page.end().unwrap_or(0);
+                writer.header.extend(cell.iter().take(end));
             }
             writer.before.push(before);
         }
         writer.header.push(b'\n');
+        let cells = writer.before.iter().map(|before| before.len());
+        let cell = NUMBER_BYTES.max(2 * writer.nan.len() + 2);
+        writer.fixed = cells.sum::<usize>() + names.len() * cell + 3 + SLACK_BYTES;
         Ok(writer)
     }
 
@@ -116,27 +125,55 @@ impl TextWriter {
         to: usize,
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        let mut numbers = Numbers::default();
+        let mut hints = vec![Hint::default(); batch.columns.len()];
+        let mut at = out.len();
         for row in from..to {
-            for (column, before) in batch.columns.iter().zip(&self.before) {
+            let room = self.room(batch, row);
+            if out.len() < at + room {
+                out.resize(at + room.max(GROWTH_BYTES), 0);
+            }
+            let mut page = Page::new(out, at);
+            let cells = batch.columns.iter().zip(&self.before);
+            for ((column, before), hint) in cells.zip(&mut hints) {
                 match before.as_slice() {
                     [] => {}
-                    [byte] => out.push(*byte),
-                    bytes => out.extend_from_slice(bytes),
+                    [byte] => page.byte(*byte),
+                    bytes => page.bytes(bytes),
                 }
-                self.cell(column, row, &mut numbers, out)?;
+                self.cell(column, row, hint, &mut page)?;
             }
-            if self.json {
-                out.extend_from_slice(if self.before.is_empty() {
-                    b"{}\n"
-                } else {
-                    b"}\n"
-                });
-            } else {
-                out.push(b'\n');
+            match (self.json, self.before.is_empty()) {
+                (false, _) => page.byte(b'\n'),
+                (true, false) => page.bytes(b"}\n"),
+                (true, true) => page.bytes(b"{}\n"),
             }
+            at = page.end().ok_or_else(|| {
+                let what = "a row was longer than its room".to_owned();
+                Error::new(ErrorKind::Option { what })
+            })?;
         }
+        out.truncate(at);
         Ok(())
+    }
+
+    /// Bytes that a row takes at most.
+    fn room(&self, batch: &BatchView<'_>, row: usize) -> usize {
+        // A quote becomes two, in JSON any byte at most six (`\u0000`).
+        let factor = if self.json { 6 } else { 2 };
+        let text = |from: Option<usize>, to: Option<usize>| {
+            let bytes = to.unwrap_or(0).saturating_sub(from.unwrap_or(0));
+            factor * bytes
+        };
+        let cells = batch.columns.iter().map(|column| match column {
+            ColumnView::String { offsets, .. } => {
+                text(place(offsets, row), place(offsets, row + 1))
+            }
+            ColumnView::LargeString { offsets, .. } => {
+                text(place(offsets, row), place(offsets, row + 1))
+            }
+            _ => 0,
+        });
+        self.fixed + cells.sum::<usize>()
     }
 
     #[inline(always)]
@@ -144,22 +181,18 @@ impl TextWriter {
         &self,
         column: &ColumnView<'_>,
         row: usize,
-        numbers: &mut Numbers,
-        out: &mut Vec<u8>,
+        hint: &mut Hint,
+        page: &mut Page<'_>,
     ) -> Result<()> {
         macro_rules! whole {
             ($values:expr) => {
-                whole($values.get(row).copied().unwrap_or_default().into(), out)
+                page.whole($values.get(row).copied().unwrap_or_default().into())
             };
         }
         macro_rules! signed {
-            ($values:expr) => {{
-                let value = i64::from($values.get(row).copied().unwrap_or_default());
-                if value < 0 {
-                    out.push(b'-');
-                }
-                whole(value.unsigned_abs(), out);
-            }};
+            ($values:expr) => {
+                page.signed($values.get(row).copied().unwrap_or_default().into())
+            };
         }
         match column {
             ColumnView::UInt8(values) => whole!(values),
@@ -172,25 +205,18 @@ impl TextWriter {
             ColumnView::Int64(values) => signed!(values),
             ColumnView::Float(values) => {
                 let value = values.get(row).copied().unwrap_or_default();
-                // In this range both notations are the same.
-                if (1e-3..1e7).contains(&value.abs()) {
-                    let text = numbers.float.format_finite(value).as_bytes();
-                    self.plain(text, out);
-                } else if value.is_finite() {
-                    self.rewritten(numbers.float.format_finite(value), out);
+                if value.is_finite() {
+                    page.float(value, self.point, hint);
                 } else {
-                    self.not_finite(value.into(), out);
+                    self.not_finite(value.into(), page);
                 }
             }
             ColumnView::Double(values) => {
                 let value = values.get(row).copied().unwrap_or_default();
-                if (1e-3..1e15).contains(&value.abs()) {
-                    let text = numbers.float.format_finite(value).as_bytes();
-                    self.plain(text, out);
-                } else if value.is_finite() {
-                    self.rewritten(numbers.float.format_finite(value), out);
+                if value.is_finite() {
+                    page.double(value, self.point, hint);
                 } else {
-                    self.not_finite(value, out);
+                    self.not_finite(value, page);
                 }
             }
             ColumnView::Bool { bits, offset } => {
@@ -198,49 +224,26 @@ impl TextWriter {
                 let set = bits
                     .get(at / 8)
                     .is_some_and(|byte| byte >> (at % 8) & 1 == 1);
-                out.extend_from_slice(if set { b"true" } else { b"false" });
+                page.bytes(if set { b"true" } else { b"false" });
             }
             ColumnView::BoolBytes(values) => {
                 let set = values.get(row).is_some_and(|byte| *byte != 0);
-                out.extend_from_slice(if set { b"true" } else { b"false" });
+                page.bytes(if set { b"true" } else { b"false" });
             }
             ColumnView::String { offsets, bytes } => {
-                let at = |i: usize| offsets.get(i).and_then(|at| usize::try_from(*at).ok());
-                self.string(slice(bytes, at(row), at(row + 1)), out)?;
+                let text = slice(bytes, place(offsets, row), place(offsets, row + 1));
+                self.string(text, page)?;
             }
             ColumnView::LargeString { offsets, bytes } => {
-                let at = |i: usize| offsets.get(i).and_then(|at| usize::try_from(*at).ok());
-                self.string(slice(bytes, at(row), at(row + 1)), out)?;
+                let text = slice(bytes, place(offsets, row), place(offsets, row + 1));
+                self.string(text, page)?;
             }
         }
         Ok(())
     }
 
-    /// A number as printed, with the decimal separator of this text.
-    #[inline]
-    fn plain(&self, text: &[u8], out: &mut Vec<u8>) {
-        let from = out.len();
-        append(text, out);
-        if self.point != b'.' {
-            let written = out.get_mut(from..).unwrap_or_default();
-            if let Some(point) = written.iter_mut().find(|byte| **byte == b'.') {
-                *point = self.point;
-            }
-        }
-    }
-
-    /// A number as printed by `zmij`, in Python's notation.
     #[cold]
-    fn rewritten(&self, text: &str, out: &mut Vec<u8>) {
-        if let Some(text) = python_notation(text) {
-            self.plain(text.as_bytes(), out);
-        } else {
-            self.plain(text.as_bytes(), out);
-        }
-    }
-
-    #[cold]
-    fn not_finite(&self, value: f64, out: &mut Vec<u8>) {
+    fn not_finite(&self, value: f64, page: &mut Page<'_>) {
         let text: &[u8] = match (value.is_nan(), self.json, value > 0.0) {
             (true, ..) => &self.nan,
             (_, true, true) => b"1e999",
@@ -249,131 +252,66 @@ impl TextWriter {
             (_, false, false) => b"-inf",
         };
         if self.json {
-            out.extend_from_slice(text);
+            page.bytes(text);
         } else {
-            self.csv_string(text, out);
+            self.csv_string(text, page);
         }
     }
 
     #[inline]
-    fn string(&self, text: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    fn string(&self, text: &[u8], page: &mut Page<'_>) -> Result<()> {
         if self.json {
             let text = std::str::from_utf8(text).map_err(|_| Error::new(ErrorKind::NotUtf8))?;
-            json_string(text, out);
+            let mut written = Vec::new();
+            json_string(text, &mut written);
+            page.bytes(&written);
         } else {
-            self.csv_string(text, out);
+            self.csv_string(text, page);
         }
         Ok(())
     }
 
     #[inline]
-    fn csv_string(&self, text: &[u8], out: &mut Vec<u8>) {
+    fn csv_string(&self, text: &[u8], page: &mut Page<'_>) {
+        if self.quoted(text) {
+            page.byte(b'"');
+            for byte in text {
+                if *byte == b'"' {
+                    page.byte(b'"');
+                }
+                page.byte(*byte);
+            }
+            page.byte(b'"');
+        } else {
+            page.bytes(text);
+        }
+    }
+
+    /// Whether a cell needs quotes.
+    #[inline(always)]
+    fn quoted(&self, text: &[u8]) -> bool {
         let special = |byte: &u8| {
             self.special
                 .get(usize::from(*byte))
                 .copied()
                 .unwrap_or(false)
         };
-        let from = out.len();
-        append(text, out);
         // A byte order mark at the start of the text would be taken for one.
-        let quoted = text.iter().any(special)
+        text.iter().any(special)
             || (text.is_empty() && self.alone)
-            || text.starts_with(b"\xEF\xBB\xBF");
-        if quoted {
-            out.truncate(from);
-            out.push(b'"');
-            for byte in text {
-                if *byte == b'"' {
-                    out.push(b'"');
-                }
-                out.push(*byte);
-            }
-            out.push(b'"');
-        }
+            || text.starts_with(b"\xEF\xBB\xBF")
     }
 }
 
-#[derive(Default)]
-struct Numbers {
-    float: zmij::Buffer,
-}
+/// A buffer grows by this much at a time: little enough to be still in the cache when it is written.
+const GROWTH_BYTES: usize = 16 << 10;
 
-/// Append a whole number: blocks of eight digits, each made at once, without a loop over digits.
 #[inline(always)]
-fn whole(value: u64, out: &mut Vec<u8>) {
-    if value < BLOCK {
-        first_block(value, out);
-    } else {
-        blocks(value, out);
-    }
-}
-
-const BLOCK: u64 = 100_000_000;
-
-#[inline(never)]
-fn blocks(value: u64, out: &mut Vec<u8>) {
-    let (high, low) = (value / BLOCK, value % BLOCK);
-    if high < BLOCK {
-        first_block(high, out);
-    } else {
-        first_block(high / BLOCK, out);
-        next_block(high % BLOCK, out);
-    }
-    next_block(low, out);
-}
-
-/// All eight digits.
-#[inline(always)]
-fn next_block(value: u64, out: &mut Vec<u8>) {
-    out.extend_from_slice(&(eight_digits(value) | 0x3030_3030_3030_3030).to_le_bytes());
-}
-
-/// Without zeros in front.
-#[inline(always)]
-fn first_block(value: u64, out: &mut Vec<u8>) {
-    let digits = eight_digits(value);
-    // The lowest byte is the first digit; the last one is written even if it is 0.
-    let zeros = (digits | 1 << 56).trailing_zeros() / 8;
-    let end = out.len() + 8 - zeros as usize;
-    let shown = (digits | 0x3030_3030_3030_3030) >> (8 * zeros);
-    out.extend_from_slice(&shown.to_le_bytes());
-    out.truncate(end);
-}
-
-/// Append some bytes; up to 32 of them as two overlapping pieces of fixed size, which needs no call.
-#[inline(always)]
-fn append(bytes: &[u8], out: &mut Vec<u8>) {
-    macro_rules! two_pieces {
-        ($size:literal) => {
-            if let (Some(first), Some(last)) =
-                (bytes.first_chunk::<$size>(), bytes.last_chunk::<$size>())
-            {
-                let end = out.len() + bytes.len() - $size;
-                out.extend_from_slice(first);
-                out.truncate(end);
-                out.extend_from_slice(last);
-            }
-        };
-    }
-    match bytes.len() {
-        0..4 => bytes.iter().for_each(|byte| out.push(*byte)),
-        4..8 => two_pieces!(4),
-        8..16 => two_pieces!(8),
-        16..=32 => two_pieces!(16),
-        _ => out.extend_from_slice(bytes),
-    }
-}
-
-/// The digits of a number below 10^8 as bytes, the first in the lowest.
-#[inline(always)]
-fn eight_digits(value: u64) -> u64 {
-    // Halves of four digits, then of two, then of one; each division is a multiplication in all lanes at once.
-    let fours = (value / 10_000) | ((value % 10_000) << 32);
-    let tops = ((fours * 10_486) >> 20) & 0x0000_007F_0000_007F;
-    let twos = tops | ((fours - 100 * tops) << 16);
-    let tops = ((twos * 103) >> 10) & 0x000F_000F_000F_000F;
-    tops | ((twos - 10 * tops) << 8)
+fn place<T: Copy>(offsets: &[T], at: usize) -> Option<usize>
+where
+    usize: TryFrom<T>,
+{
+    offsets.get(at).and_then(|at| usize::try_from(*at).ok())
 }
 
 #[inline]
@@ -382,54 +320,6 @@ fn slice(bytes: &[u8], from: Option<usize>, to: Option<usize>) -> &[u8] {
         (Some(from), Some(to)) => bytes.get(from..to).unwrap_or_default(),
         _ => &[],
     }
-}
-
-/// `repr` writes exponents below -4 and from 16 on, with a sign and two digits; `None` if the text is that already.
-fn python_notation(text: &str) -> Option<String> {
-    let (sign, text) = match text.strip_prefix('-') {
-        Some(text) => ("-", text),
-        None => ("", text),
-    };
-    let (mantissa, exponent) = match text.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
-        None if text.starts_with("0.0000") || text.len() > 17 => (text, 0),
-        None => return None,
-    };
-    let (before, behind) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let all = format!("{before}{behind}");
-    let digits = all.trim_start_matches('0');
-    let zeros = all.len() - digits.len();
-    let digits = digits.trim_end_matches('0');
-    if digits.is_empty() {
-        return None;
-    }
-    // The number is 0.DIGITS * 10^place.
-    let place = i32::try_from(before.len()).ok()? + exponent - i32::try_from(zeros).ok()?;
-    let (first, rest) = digits.split_at(1);
-    let count = i32::try_from(digits.len()).ok()?;
-    Some(if place <= -4 || place > 16 {
-        let power = place - 1;
-        let fraction = if rest.is_empty() {
-            String::new()
-        } else {
-            format!(".{rest}")
-        };
-        let mark = if power < 0 { '-' } else { '+' };
-        format!("{sign}{first}{fraction}e{mark}{:02}", power.abs())
-    } else if place <= 0 {
-        format!(
-            "{sign}0.{}{digits}",
-            "0".repeat(usize::try_from(-place).ok()?)
-        )
-    } else if place >= count {
-        format!(
-            "{sign}{digits}{}.0",
-            "0".repeat(usize::try_from(place - count).ok()?)
-        )
-    } else {
-        let (whole, fraction) = digits.split_at(usize::try_from(place).ok()?);
-        format!("{sign}{whole}.{fraction}")
-    })
 }
 
 /// A JSON string.
@@ -544,27 +434,6 @@ mod tests {
             3,
         );
         assert_eq!(text, "x\n0,1\n1e+20\n16777216,0\n");
-    }
-
-    #[test]
-    fn whole_numbers_of_every_length() {
-        let mut value = 1_u64;
-        let mut out = Vec::new();
-        for _ in 0..2000 {
-            value = value
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            for shift in 0..64 {
-                out.clear();
-                whole(value >> shift, &mut out);
-                assert_eq!(out, (value >> shift).to_string().as_bytes());
-            }
-        }
-        for value in (0..100_000).chain((1..20).flat_map(|n| [10_u64.pow(n) - 1, 10_u64.pow(n)])) {
-            out.clear();
-            whole(value, &mut out);
-            assert_eq!(out, value.to_string().as_bytes());
-        }
     }
 
     #[test]
