@@ -162,8 +162,10 @@ impl<'a> Page<'a> {
                     _ => 1e1,
                 };
                 let scaled = nearest(size * power);
-                // Nearer than half the distance to the next binary32, which is 2^-25 of it or more.
-                if scaled < 1e6 && (scaled / power - size).abs() < size * (0.99 / 33_554_432.0) {
+                // Nearer than half the distance to the next binary32: 2^-24 of the power of two below. (Half of that
+                // below a power of two itself; those are decimals themselves, or none is near.)
+                let half = f64::from_bits(size.to_bits() & EXPONENT) * (0.999 / 16_777_216.0);
+                if scaled < 1e6 && (scaled / power - size).abs() < half {
                     return self.decimals(value < 0.0, scaled, power, point);
                 }
                 hint.failed();
@@ -238,6 +240,8 @@ impl Hint {
 }
 
 const BLOCK: u64 = 100_000_000;
+/// The bits of the exponent of a binary64.
+const EXPONENT: u64 = 0x7FF0_0000_0000_0000;
 const ASCII: u64 = 0x3030_3030_3030_3030;
 
 /// The nearest whole number to one that is not negative and below 2^51.
