@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .disturbance import Watch
 from .processes import BenchError, Child, free_ports, wait_for_ports, wait_until_read
 from .receivers import KEEP_SEGMENTS, RIVALS, SEGMENT_BYTES, Receiver, Recorded
 
@@ -31,6 +32,8 @@ class Sample:
     frames_per_second: float
     cpu_seconds_per_gb: float
     recorded: Recorded
+    # CPU of other processes and the hypervisor's steal, in cores.
+    others: float = 0.0
 
     def as_dict(self) -> dict[str, float]:
         """The figures, for the results file."""
@@ -38,6 +41,7 @@ class Sample:
             "bytes_per_second": round(self.bytes_per_second),
             "frames_per_second": round(self.frames_per_second),
             "cpu_seconds_per_gb": round(self.cpu_seconds_per_gb, 4),
+            "others": round(self.others, 3),
         }
 
 
@@ -86,6 +90,7 @@ def over_tcp(
     """
     output.fill_reservoir(streams * _RESERVOIR_PER_STREAM)
     out = output.fresh()
+    watch = Watch()
     one_port = receiver.stops_by_itself
     ports = free_ports(1 if one_port else streams) * (streams if one_port else 1)
     addresses = [f"tcp://127.0.0.1:{port}" for port in ports]
@@ -102,7 +107,7 @@ def over_tcp(
     finally:
         child.kill()
     _compare(receiver, recorded, expected or {"frames_stored": sent["frames"], "bytes_received": sent["bytes"]})
-    return _sample(recorded, out, sent["started_ns"], child, sent["bytes"])
+    return _sample(recorded, out, sent["started_ns"], child, sent["bytes"], watch.share())
 
 
 def from_file(
@@ -116,13 +121,14 @@ def from_file(
     output.fill_reservoir(_RESERVOIR_PER_STREAM)
     out = output.fresh()
     output.release_reservoir()
+    watch = Watch()
     child = receiver.start(out, [f"file://{path}"])
     try:
         recorded = receiver.recorded(child.wait(), out)
     finally:
         child.kill()
     _compare(receiver, recorded, expected)
-    return _sample(recorded, out, started or recorded.started_ns, child, path.stat().st_size)
+    return _sample(recorded, out, started or recorded.started_ns, child, path.stat().st_size, watch.share())
 
 
 def over_udp(
@@ -175,8 +181,11 @@ def _compare(receiver: Receiver, recorded: Recorded, expected: dict[str, int]) -
         raise BenchError(f"{receiver.name}: recorded is not sent, (found, expected): {wrong}")
 
 
-def _sample(recorded: Recorded, out: Path, started_ns: int, child: Child, total_bytes: int) -> Sample:
+def _sample(
+    recorded: Recorded, out: Path, started_ns: int, child: Child, total_bytes: int, others: float
+) -> Sample:  # fmt: skip
     # The open segment is `.dat.part` until it is closed, but closing changes no time of modification.
     ended_ns = max(path.stat().st_mtime_ns for path in out.rglob("*.dat*"))
     seconds = (ended_ns - started_ns) * 1e-9
-    return Sample(total_bytes / seconds, recorded.frames / seconds, child.cpu_seconds / (total_bytes * 1e-9), recorded)
+    cpu = child.cpu_seconds / (total_bytes * 1e-9)
+    return Sample(total_bytes / seconds, recorded.frames / seconds, cpu, recorded, others)

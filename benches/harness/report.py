@@ -27,7 +27,8 @@ _HEAD = """# Benchmarks
 <!-- Written by benches/harness/report.py; edit that. -->
 
 Every figure is a ratio measured in one run, ours and the rival in turn, best of several rounds (medians are in the
-results file). The rivals are in `benches/rivals`: they do the least that the task allows and know nothing of tapeline.
+results file). Rounds that others on the machine disturbed are made again, both sides of them. The rivals are in
+`benches/rivals`: they do the least that the task allows and know nothing of tapeline.
 Before a figure counts, the ledger must say that every frame or packet sent was recorded. Where the rival
 is a `goal`, the figure is compared with a number.
 
@@ -96,11 +97,12 @@ def write_page() -> Path:
             f"## {about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB, Linux {about['kernel']}\n\n"
             f"Measured {newest.stem}.\n"
         )
-        parts.append("| case | tapeline | rival | ratio | limit | |\n| --- | ---: | ---: | ---: | ---: | --- |")
+        parts.append(
+            "| case | tapeline | rival | ratio | limit | | commit |\n| --- | ---: | ---: | ---: | ---: | --- | --- |"
+        )
         parts[-1] += "".join("\n" + _row(figure) for figure in _in_order(results["figures"])) + "\n"
-        commits = ", ".join(sorted({figure["commit"] for figure in results["figures"].values()}))
         outputs = ", ".join(sorted({figure["output"] for figure in results["figures"].values()}))
-        parts.append(f"Command: `make bench`; output on {outputs}; commit {commits}.\n")
+        parts.append(f"Command: `make bench`; output on {outputs}. A commit with `+` had other changes in its tree.\n")
     _PAGE.parent.mkdir(parents=True, exist_ok=True)
     _PAGE.write_text("\n".join(parts))
     return _PAGE
@@ -134,7 +136,7 @@ def _row(figure: dict[str, Any]) -> str:
     verdict = "" if figure["limit"] is None else ("kept" if figure["passed"] else "**missed**")
     ours, rival = _amount(figure["ours"], unit), _amount(figure["rival"], unit)
     rival += f" ({figure['rival_name']})"
-    return f"| {figure['what']} | {ours} | {rival} | {figure['ratio']:.2f} | {limit} | {verdict} |"
+    return f"| {figure['what']} | {ours} | {rival} | {figure['ratio']:.2f} | {limit} | {verdict} | {figure['commit']} |"
 
 
 def _amount(value: float, unit: str) -> str:

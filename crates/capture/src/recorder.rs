@@ -100,10 +100,12 @@ impl Recorder {
 
         // A stream's two threads pass every byte from one to the other. With a core for each thread and one for the
         // producer they work side by side; with fewer they only take the producer's core away and move every byte
-        // between caches, so the writer then follows the receiver to its core and they take turns.
+        // between caches, so the writer then follows the receiver to its core and they take turns. With more streams than
+        // cores whoever yields lets some other stream go first: such turns only cost switches (a tenth of the CPU), and
+        // the scheduler's own, which are longer, do better.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let share_core = cores < 3 * config.streams.len();
         let crowded = cores < config.streams.len();
+        let share_core = !crowded && cores < 3 * config.streams.len();
 
         let mut streams = Vec::new();
         let mut registers = Vec::new();
