@@ -6,10 +6,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from .processes import BenchError, Child
-from .receivers import KEEP_SEGMENTS, RIVALS, SEGMENT_BYTES, TAPELINE, Recorded, flat
+from .receivers import RIVALS, SEGMENT_BYTES, TAPELINE, Recorded, flat
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+# All: see `register_cases.run`.
+_KEEP = 1_000_000
 
 
 class RegisterServer:
@@ -19,16 +23,15 @@ class RegisterServer:
     stops_by_itself = False
     pattern = "*.pkt*"
 
-    def __init__(self, *, keep: bool = False, **settings: object) -> None:
+    def __init__(self, **settings: object) -> None:
         self._settings = settings
-        self._keep = keep
 
     def start(self, out: Path, port: int, clients: int) -> Child:  # noqa: ARG002  it takes any number
         """Record what comes to a port."""
         url = f"tcp://127.0.0.1:{port}?wire=packet"
         stream = {"url": url, "rotate_bytes": SEGMENT_BYTES, **self._settings}
-        lines = [] if self._keep else [f"keep_segments = {KEEP_SEGMENTS}"]
-        lines += ["min_free_bytes = 0", "[streams.rack]", *(f"{key} = {_toml(value)}" for key, value in stream.items())]
+        settings = [f"{key} = {_toml(value)}" for key, value in stream.items()]
+        lines = ["min_free_bytes = 0", "[streams.rack]", *settings]
         config = out / "config.toml"
         config.write_text("\n".join(lines) + "\n")
         return Child([TAPELINE, "record", config, "--out", out / "recording", "--json"])
@@ -57,7 +60,7 @@ class RegisterThreads:
 
     def start(self, out: Path, port: int, clients: int) -> Child:
         """Take so many connections and end with the last."""
-        words = ["--listen", f"127.0.0.1:{port}", "--out", out, "--keep", KEEP_SEGMENTS, "--connections", clients]
+        words = ["--listen", f"127.0.0.1:{port}", "--out", out, "--keep", _KEEP, "--connections", clients]
         return Child([RIVALS / self.name, *map(str, words)])
 
     def recorded(self, summary: dict[str, Any], out: Path) -> Recorded:  # noqa: ARG002

@@ -331,6 +331,8 @@ def _check_sources(sources: tuple[Source, ...], where: str, wire: str) -> None:
     kinds = [source.kind for source in sources]
     if not kinds:
         raise ConfigError(f"{where}: a stream needs a source; set url or sources")
+    if "shm" in kinds and wire != "packet":
+        raise ConfigError(f"{where}: a ring carries data packets; set wire to packet, as in shm://NAME?wire=packet")
     if len(kinds) > 1 and wire != "frame":
         raise ConfigError(f"{where}: a register stream has one source")
     if len(kinds) > 1 and (len(kinds) != 2 or kinds.count("udp") != 1 or "stdin" in kinds):

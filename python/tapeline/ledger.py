@@ -166,6 +166,10 @@ class RegisterLedger:
     clients_refused: int = _counter("Connections refused because there were too many.")
     datagrams_received: int = _counter("UDP datagrams taken from the kernel.")
     datagrams_dropped_by_kernel: int = _counter("UDP datagrams the kernel dropped for want of buffer (SO_RXQ_OVFL).")
+    shm_overtakes: int = _counter("Times the producer of a shared-memory ring overtook the recorder.")
+    shm_overtaken_bytes: int = _counter("Bytes of such a ring that were overwritten before they were read.")
+    shm_records_corrupt: int = _counter("Records of such a ring that contradict their checksum or cannot be.")
+    shm_bytes_corrupt: int = _counter("Bytes of such a ring skipped for that reason.")
     ring_high_water_bytes: int = _counter("Most bytes that ever waited between receiver and writer.")
     backpressure_ns: int = _counter("Time the receiver did not receive because the ring was full, in ns.")
     packets_invalid: InvalidPackets = field(
@@ -203,6 +207,8 @@ class RegisterLedger:
             or self.framing_lost
             or self.packets_refused
             or self.datagrams_dropped_by_kernel
+            or self.shm_overtakes
+            or self.shm_records_corrupt
         )
 
     def broken_laws(self, *, bytes_pending: int = 0, packets_in_flight: int = 0) -> list[str]:

@@ -1,6 +1,7 @@
 """URLs of sources and destinations: checked once, here, before anything is opened.
 
-`udp://HOST:PORT`, `tcp://HOST:PORT` (listens), `tcp+connect://HOST:PORT`, `file://PATH` and `-` (standard input).
+`udp://HOST:PORT`, `tcp://HOST:PORT` (listens), `tcp+connect://HOST:PORT`, `file://PATH`, `shm://NAME` (a ring in shared
+memory, see `tapeline.ring`) and `-` (standard input).
 A host that is a multicast group is joined. An empty host means 127.0.0.1. What follows `?` are settings of
 the stream (`?assembly=markers&ring_bytes=64MiB`); `interface=ADDRESS` chooses where a group is joined.
 """
@@ -16,11 +17,12 @@ from urllib.parse import parse_qsl, unquote
 
 from tapeline.errors import ConfigError
 
-Kind = Literal["udp", "tcp", "tcp+connect", "file", "stdin"]
+Kind = Literal["udp", "tcp", "tcp+connect", "file", "stdin", "shm"]
 
 _NETWORK: tuple[Kind, ...] = ("udp", "tcp", "tcp+connect")
 _FORMS = "udp://HOST:PORT, tcp://HOST:PORT, tcp+connect://HOST:PORT, file://PATH, -"
-_LATER = {"kafka": "Kafka topics", "shm": "shared-memory rings"}
+_SOURCE_FORMS = f"{_FORMS}, shm://NAME"
+_LATER = {"kafka": "Kafka topics"}
 _DEFAULT_HOST = "127.0.0.1"
 
 
@@ -29,10 +31,10 @@ class Source:
     """Where bytes come from.
 
     Attributes:
-        kind: `udp`, `tcp` (listen), `tcp+connect`, `file` or `stdin`.
+        kind: `udp`, `tcp` (listen), `tcp+connect`, `file`, `shm` or `stdin`.
         url: The text it was made from.
-        address: `ADDRESS:PORT` with the host resolved, IPv6 in brackets; None for files and stdin.
-        path: The file; None otherwise.
+        address: `ADDRESS:PORT` with the host resolved, IPv6 in brackets; None for files, rings and stdin.
+        path: The file, or the name of the ring; None otherwise.
         group: Multicast group to join; None otherwise.
         interface: Address of the interface to join it on; None lets the system choose.
     """
@@ -108,8 +110,10 @@ def parse_source(url: str) -> tuple[Source, dict[str, str]]:
         return Source("stdin", url), query
     if scheme == "file":
         return Source("file", url, path=_path(rest, url)), query
+    if scheme == "shm":
+        return Source("shm", url, path=_ring(rest, url)), query
     if scheme not in _NETWORK:
-        raise _unknown_scheme(scheme, url)
+        raise _unknown_scheme(scheme, url, _SOURCE_FORMS)
     interface = query.pop("interface", None)
     host, port = _host_port(rest, url, may_be_zero=scheme != "tcp+connect")
     address = _resolve(host, port, url, datagrams=scheme == "udp")
@@ -142,7 +146,7 @@ def parse_destination(url: str) -> Destination:
     if scheme == "file":
         return Destination("file", url, path=_path(rest, url))
     if scheme not in _NETWORK:
-        raise _unknown_scheme(scheme, url)
+        raise _unknown_scheme(scheme, url, _FORMS)
     host, port = _host_port(rest, url, may_be_zero=False)
     datagrams = scheme == "udp"
     return Destination(
@@ -171,10 +175,10 @@ def _split(url: str) -> tuple[str, str, dict[str, str]]:
     return scheme, rest, query
 
 
-def _unknown_scheme(scheme: str, url: str) -> ConfigError:
+def _unknown_scheme(scheme: str, url: str, forms: str) -> ConfigError:
     if scheme in _LATER:
-        return ConfigError(f"{url}: {_LATER[scheme]} are not in this version; allowed: {_FORMS}")
-    return ConfigError(f"{url}: unknown scheme {scheme!r}; allowed: {_FORMS}")
+        return ConfigError(f"{url}: {_LATER[scheme]} are not in this version; allowed: {forms}")
+    return ConfigError(f"{url}: unknown scheme {scheme!r}; allowed: {forms}")
 
 
 def _path(rest: str, url: str) -> str:
@@ -182,6 +186,13 @@ def _path(rest: str, url: str) -> str:
     if not path or "\0" in path:
         raise ConfigError(f"{url}: a file URL needs a path, as in file://capture.dat or file:///data/capture.dat")
     return path
+
+
+def _ring(rest: str, url: str) -> str:
+    name = unquote(rest)
+    if not name or "\0" in name or name in {".", ".."}:
+        raise ConfigError(f"{url}: a ring needs a name, as in shm://battery, or a path, as in shm:///data/battery.ring")
+    return name
 
 
 def _host_port(rest: str, url: str, *, may_be_zero: bool) -> tuple[str, int]:

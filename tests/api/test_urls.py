@@ -47,6 +47,9 @@ def test_settings_after_the_question_mark_are_given_back_and_interface_stays():
 
 
 def test_standard_input_takes_settings():
+    source, settings = parse_source("shm://battery?wire=packet")
+    assert (source.kind, source.path, settings) == ("shm", "battery", {"wire": "packet"})
+    assert parse_source("shm:///data/a%20ring")[0].path == "/data/a ring"
     source, settings = parse_source("-?assembly=markers")
     assert (source.kind, settings) == ("stdin", {"assembly": "markers"})
 
@@ -60,7 +63,7 @@ def test_standard_input_takes_settings():
         ("http://127.0.0.1:80", "unknown scheme 'http'"),
         ("UDP://127.0.0.1:80", "not a URL"),
         ("kafka://broker/topic", "not in this version"),
-        ("shm://name", "not in this version"),
+        ("shm://", "a ring needs a name"),
         ("udp://127.0.0.1", "expected HOST:PORT"),
         ("udp://9001", "expected HOST:PORT"),
         ("udp://127.0.0.1:", "expected HOST:PORT"),

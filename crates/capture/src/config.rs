@@ -212,6 +212,9 @@ pub enum SourceKind {
     /// Standard input.
     #[serde(rename = "stdin")]
     Stdin,
+    /// A ring in shared memory; `path` is its name.
+    #[serde(rename = "shm")]
+    Shm,
 }
 
 /// A frame layout as configured; `magic` is hexadecimal.
@@ -423,9 +426,12 @@ impl RecorderConfig {
                     SourceKind::Udp | SourceKind::Tcp | SourceKind::TcpConnect => {
                         source.address.is_none()
                     }
-                    SourceKind::File => source.path.is_none(),
+                    SourceKind::File | SourceKind::Shm => source.path.is_none(),
                     SourceKind::Stdin => false,
                 };
+                if source.kind == SourceKind::Shm && s.register_kind() != Some(Kind::Packet) {
+                    return Err(s.bad(format!("{}: a ring carries data packets", source.url)));
+                }
                 if missing {
                     return Err(s.bad(format!("{}: the address or path is missing", source.url)));
                 }

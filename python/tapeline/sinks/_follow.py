@@ -7,6 +7,8 @@ the newest packet, and what it skipped is counted as shed. A failed table is beg
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import threading
 import time
@@ -27,6 +29,7 @@ _POLL_S = 0.2  # longest time in a compiled wait
 _READ_BYTES = 4 << 20  # read and built at once; at 16 bytes a row and 4 bytes a register 16 MB of rows
 _RETRY_S = 1.0  # pause after a failed table
 _NAME_S = 0.01  # between looks whether a log has its final name
+_NICE = 10  # of 19
 _LIVE_DRAIN_S = 5.0  # a live sink has so long at the end
 
 
@@ -156,6 +159,9 @@ class Follower:
         return status
 
     def _run(self) -> None:
+        # the log can wait for nobody, a table can: where cores are few, receiver and writer go first
+        with contextlib.suppress(AttributeError, OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         try:
             self._follow()
             self._consumer.close()

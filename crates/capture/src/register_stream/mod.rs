@@ -18,6 +18,7 @@ pub(crate) mod recover;
 mod segment;
 mod server;
 mod shared;
+mod shm;
 mod start;
 
 pub use shared::LogPosition;

@@ -17,7 +17,8 @@ counters! {
         bytes_received, packets, bytes_valid, registers, queries, syncs, full, length_mismatch, unknown_command,
         unknown_type, truncated, bytes_invalid, bytes_discarded, framing_lost, pending_bytes, gaps, lost, duplicates,
         reordered, replies, synced, unplaced, clients_accepted, clients_refused, ended, framing, idle, not_reading,
-        broken, stopped, datagrams, datagrams_dropped, ring_used, ring_high_water, backpressure_ns, clients,
+        broken, stopped, datagrams, datagrams_dropped, shm_overtakes, shm_overtaken_bytes, shm_records_corrupt,
+        shm_bytes_corrupt, ring_used, ring_high_water, backpressure_ns, clients,
         receive_buffer, cut_packets, cut_bytes,
     }
 }
@@ -220,6 +221,10 @@ impl RegisterShared {
             clients_refused: r.clients_refused,
             datagrams_received: r.datagrams,
             datagrams_dropped_by_kernel: r.datagrams_dropped,
+            shm_overtakes: r.shm_overtakes,
+            shm_overtaken_bytes: r.shm_overtaken_bytes,
+            shm_records_corrupt: r.shm_records_corrupt,
+            shm_bytes_corrupt: r.shm_bytes_corrupt,
             ring_high_water_bytes: r.ring_high_water,
             backpressure_ns: r.backpressure_ns,
             packets_invalid: InvalidCounters {
@@ -250,6 +255,8 @@ impl RegisterShared {
             || l.framing_lost > 0
             || l.packets_refused > 0
             || l.datagrams_dropped_by_kernel > 0
+            || l.shm_overtakes > 0
+            || l.shm_records_corrupt > 0
             || i.length_mismatch + i.unknown_command + i.unknown_type + i.truncated > 0
     }
 

@@ -1,11 +1,13 @@
 //! Binding the source of a register stream, and starting its threads.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tapeline_ring::shared_memory::path_of;
 use tapeline_sys::udp::UdpReceiver;
 use tapeline_wire::register::{ImageLimits, Kind};
 
@@ -15,6 +17,7 @@ use super::intake::{BLOCK, Intake, LogBatch, Rotation};
 use super::log::LogWriter;
 use super::server::{Limits, Server};
 use super::shared::RegisterShared;
+use super::shm;
 use crate::config::{SourceKind, StreamConfig};
 use crate::error::{Error, Result};
 use crate::fs::Dir;
@@ -30,6 +33,7 @@ pub(crate) enum Bound {
     Udp(UdpReceiver),
     Connect(SocketAddr),
     Input(inputs::Input),
+    Ring(PathBuf),
 }
 
 impl Bound {
@@ -74,6 +78,11 @@ impl Bound {
                 Self::Input(inputs::Input::file(file))
             }
             SourceKind::Stdin => Self::Input(inputs::Input::stdin().map_err(refused("opening"))?),
+            SourceKind::Shm => {
+                let name = source.path.as_deref().and_then(Path::to_str);
+                let name = name.ok_or_else(|| stream.bad(format!("{}: no name", source.url)))?;
+                Self::Ring(path_of(name))
+            }
         })
     }
 
@@ -172,6 +181,7 @@ pub(crate) fn start(
                     Bound::Udp(socket) => inputs::run_udp(socket, intake, &stop),
                     Bound::Connect(address) => inputs::run_connect(address, &stream, intake, &stop),
                     Bound::Input(input) => inputs::run_file(input, intake, &stop),
+                    Bound::Ring(path) => shm::run(&path, intake, &stop),
                 });
             })
         }

@@ -77,6 +77,9 @@ impl Source {
                 )
             }
             SourceKind::Stdin => Self::File(file::Reader::stdin()),
+            SourceKind::Shm => {
+                return Err(stream.bad("a ring carries data packets".into()));
+            }
         })
     }
 

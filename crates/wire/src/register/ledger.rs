@@ -99,6 +99,14 @@ ledger! {
     datagrams_received,
     /// Datagrams the kernel dropped because the socket's buffer was full.
     datagrams_dropped_by_kernel,
+    /// Times the producer of a shared-memory ring overtook the recorder.
+    shm_overtakes,
+    /// Bytes of the ring that were overwritten before they were read.
+    shm_overtaken_bytes,
+    /// Records of the ring that contradict their checksum, and sizes that cannot be.
+    shm_records_corrupt,
+    /// Bytes of the ring that were skipped for that reason.
+    shm_bytes_corrupt,
     /// The most the ring ever held.
     ring_high_water_bytes,
     /// Time nothing was received because the ring was full, in nanoseconds.
