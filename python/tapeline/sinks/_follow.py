@@ -28,6 +28,7 @@ _LOG = re.compile(r".*_(?P<number>\d{6,18})_\d{8}T\d{6}\.\d{6}Z\.s?pkt(?P<part>\
 _POLL_S = 0.2  # longest time in a compiled wait
 _READ_BYTES = 4 << 20  # read and built at once; at 16 bytes a row and 4 bytes a register 16 MB of rows
 _RETRY_S = 1.0  # pause after a failed table
+_LAG_S = 0.2  # how often a live sink's lag is looked at
 _NAME_S = 0.01  # between looks whether a log has its final name
 _NICE = 10  # of 19
 _LIVE_DRAIN_S = 5.0  # a live sink has so long at the end
@@ -131,6 +132,7 @@ class Follower:
         self._at: tuple[int, int] | None = None
         self._thread = threading.Thread(target=self._run, name=f"sink-{sink.name if sink else 'touch'}", daemon=True)
         self._deadline_s: float | None = None
+        self._on_time_until_s = 0.0  # a live sink that was on time is not asked again before this
         self.status_now = SinkStatus(
             sink.name if sink else "touch", sink.kind if sink else "touch", sink.priority if sink else "archive"
         )
@@ -310,9 +312,16 @@ class Follower:
 
     def _late(self) -> bool:
         """Whether a live sink has to skip: too far behind, or out of time at the end."""
+        now = time.monotonic()
         if self._deadline_s is not None:
-            return time.monotonic() > self._deadline_s
-        return self._at is not None and self._behind(*self._at) > self._max_lag_bytes
+            return now > self._deadline_s
+        # looking at every file of a long recording costs more than sending a little
+        if self._at is None or now < self._on_time_until_s:
+            return False
+        if self._behind(*self._at) > self._max_lag_bytes:
+            return True
+        self._on_time_until_s = now + _LAG_S
+        return False
 
     def drain(self, seconds: float = _LIVE_DRAIN_S) -> None:
         """The recorder has ended: a live sink has a few seconds for the rest, which is then shed."""
