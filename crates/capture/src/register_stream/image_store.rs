@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use tapeline_sys::clock;
 use tapeline_wire::register::{
-    ImageLimits, ImagePosition, Kind, PacketScanner, RegisterImage, decode_image, encode_image,
+    ImageLimits, ImagePosition, Kind, PacketRef, PacketScanner, RegisterImage, decode_image,
+    encode_image,
 };
 
 use super::shared::RegisterShared;
@@ -85,6 +86,9 @@ fn store(dir: &Arc<dyn Dir>, shared: &RegisterShared) -> Result<bool> {
     }
     let at = |e| Error::io("writing", &dir.path().join(NAME), e);
     sync_log(dir, shared).map_err(at)?;
+    if shared.sync_failed.load(Ordering::Acquire) {
+        return Ok(false);
+    }
     match dir.remove(TEMPORARY) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(e)),
         _ => {}
@@ -131,7 +135,6 @@ pub(super) fn load(
         there || segments.iter().all(|s| s.number < from.segment)
     };
     let loaded = read_file(dir, limits).filter(|(_, from)| usable(from));
-    let mut known = loaded.is_some();
     let (mut image, from) = loaded.unwrap_or_else(|| {
         // One with nothing but keyframes may lack some: a kill came between them.
         let whole = segments.iter().rev().find(|s| s.frames > 0);
@@ -142,23 +145,15 @@ pub(super) fn load(
         (RegisterImage::new(limits), from)
     });
     for segment in segments.iter().filter(|s| s.number >= from.segment) {
-        let first = segment.number == from.segment;
-        // Keyframes say nothing new, and what was in doubt would be trusted.
-        let keyframes = if first && !known {
+        let begin = if segment.number == from.segment {
+            from.offset
+        } else {
             0
-        } else {
-            segment.keyframe_bytes()
-        };
-        let begin = if first {
-            from.offset.max(keyframes)
-        } else {
-            keyframes
         };
         let path = dir.path().join(&segment.name);
         let at = |e| Error::io("reading", &path, e);
         let file = dir.open(&segment.name).map_err(at)?;
-        // Behind damage, which verify tells of, the next keyframes are needed again.
-        known = apply(&mut image, kind, &*file, begin).map_err(at)? >= segment.bytes;
+        apply(&mut image, kind, &*file, begin, segment.keyframe_bytes()).map_err(at)?;
     }
     image.begin_session();
     Ok(image)
@@ -173,23 +168,36 @@ fn read_file(dir: &Arc<dyn Dir>, limits: ImageLimits) -> Option<(RegisterImage, 
     decode_image(&bytes, limits).ok()
 }
 
-/// Applies a log from `offset` on, and tells how far it got.
+/// Applies a log from `offset` on.
 fn apply(
     image: &mut RegisterImage,
     kind: Kind,
     file: &dyn DiskFile,
     mut offset: u64,
-) -> io::Result<u64> {
+    keyframe_bytes: u64,
+) -> io::Result<()> {
     let mut buf = vec![0; 1 << 20];
     loop {
         let got = file.read_at(offset, &mut buf)?;
         let mut scanner = PacketScanner::new(kind);
         let done = scanner.scan(buf.get(..got).unwrap_or_default(), false, &mut |packet| {
-            image.apply(&packet);
+            // A keyframe says something new only where the end of the segment before it is lost; else it would
+            // clear doubts that stand.
+            if offset + packet.offset >= keyframe_bytes || !says(image, &packet) {
+                image.apply(&packet);
+            }
         });
         match done {
             Ok(done) if done > 0 => offset += done as u64,
-            _ => return Ok(offset),
+            // The end, or damage that verify tells of.
+            _ => return Ok(()),
         }
     }
+}
+
+/// Whether the image has just what a keyframe has.
+fn says(image: &RegisterImage, keyframe: &PacketRef<'_>) -> bool {
+    image
+        .source(keyframe.source)
+        .is_some_and(|source| source.registers().into_iter().eq(keyframe.registers()))
 }

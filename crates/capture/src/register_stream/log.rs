@@ -190,8 +190,8 @@ impl LogWriter {
         self.collect(slices, bytes, tag)
     }
 
-    /// The index says which bytes will be our own before they are written: a kill between the two then leaves a log
-    /// in which they cannot be taken for received packets.
+    /// The index says which bytes will be our own, durably, before they are written: whatever a kill or a power cut
+    /// leaves of them cannot be taken for received packets.
     fn announce(&mut self, slices: &[&[u8]], bytes: u64, tag: &LogBatch) -> Result<()> {
         self.end_row()?;
         let row = Row {
@@ -203,7 +203,8 @@ impl LogWriter {
             xxh64: block_hash(&slices.concat()),
             keyframe: true,
         };
-        self.write_row(&row, tag.registers)
+        self.write_row(&row, tag.registers)?;
+        self.segment.as_ref().map_or(Ok(()), LogSegment::sync_index)
     }
 
     /// The block joins the open row, or ends it and begins the next.
@@ -272,7 +273,7 @@ impl LogWriter {
 
     fn begin_segment(&mut self) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let segment = LogSegment::create(&self.dir, &shared.name, self.next_number, shared.kind)?;
+        let segment = LogSegment::create(&self.dir, self.next_number, &shared)?;
         self.next_number += 1;
         let _ = self.keeper.send(Job::Opened(OpenFile {
             output: shared.name.clone(),
@@ -322,7 +323,7 @@ impl LogWriter {
             file.sync_data()
                 .map_err(|e| Error::io("syncing", self.dir.path(), e))?;
         }
-        if let Some(segment) = &mut self.segment {
+        if let Some(segment) = &self.segment {
             segment.sync()?;
         }
         self.shared.durable.store(written, Ordering::Release);

@@ -14,6 +14,8 @@ mod image_store;
 mod inputs;
 mod intake;
 mod log;
+#[cfg(test)]
+mod model_tests;
 pub(crate) mod recover;
 mod segment;
 mod server;

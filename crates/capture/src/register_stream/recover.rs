@@ -14,6 +14,8 @@ use crate::manifest::{IndexEntry, RecoveredEntry, SegmentEntry};
 use crate::recover::{Recovered, Report, copy_tail, index_entry, number_of, open, publish, remove};
 use crate::sink::segment::PART;
 
+/// Suffix of an index being rebuilt.
+const NEW: &str = ".new";
 /// Bytes of a rebuilt index row.
 const BLOCK: u64 = 1 << 20;
 
@@ -49,6 +51,7 @@ pub(crate) fn recover_log(
     for file in files.keys() {
         if file
             .strip_suffix(".idx.bcsv.part")
+            .or_else(|| file.strip_suffix(".idx.bcsv.new"))
             .is_some_and(|stem| number_of(stem, name).is_some())
         {
             remove(dir, file)?;
@@ -140,11 +143,13 @@ fn recover_part(dir: &Arc<dyn Dir>, stem: &str, kind: Kind) -> Result<Option<Rec
         remove(dir, &index_part)?;
         return Ok(None);
     }
-    let cut = scan.bytes - scan.whole;
+    // Without all of them the segment would not stand alone.
+    let whole = if scan.whole > ours { scan.whole } else { 0 };
+    let cut = scan.bytes - whole;
     let tail_name = format!("{name}.tail");
     if cut > 0 {
         remove(dir, &tail_name)?;
-        copy_tail(dir, &part, &tail_name, scan.whole)?;
+        copy_tail(dir, &part, &tail_name, whole)?;
     }
     let tail = match dir.open(&tail_name) {
         Ok(file) => Some(
@@ -154,10 +159,10 @@ fn recover_part(dir: &Arc<dyn Dir>, stem: &str, kind: Kind) -> Result<Option<Rec
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Err(Error::io("opening", &dir.path().join(&tail_name), e)),
     };
-    if scan.whole > 0 {
+    if whole > 0 {
         let file = open(dir, &part)?;
         if cut > 0 {
-            file.truncate(scan.whole)
+            file.truncate(whole)
                 .map_err(|e| Error::io("cutting", &path, e))?;
         }
         write_index(dir, stem, &scan.rows)?;
@@ -173,24 +178,28 @@ fn recover_part(dir: &Arc<dyn Dir>, stem: &str, kind: Kind) -> Result<Option<Rec
     }
     Ok(Some(RecoveredEntry {
         name,
-        bytes_kept: scan.whole,
+        bytes_kept: whole,
         bytes_cut: tail.unwrap_or(0),
         tail: tail.map(|_| tail_name),
-        frames: scan.account.packets,
+        frames: if whole > 0 { scan.account.packets } else { 0 },
     }))
 }
 
 fn write_index(dir: &Arc<dyn Dir>, stem: &str, rows: &[(Row, u64)]) -> Result<IndexEntry> {
     let name = format!("{stem}.idx.bcsv");
-    let part = format!("{name}{PART}");
-    remove(dir, &part)?;
+    let (part, new) = (format!("{name}{PART}"), format!("{name}{NEW}"));
+    remove(dir, &new)?;
     let at = |e: String| Error::index(&dir.path().join(&part), e);
-    let file = dir.create(&part).map_err(|e| at(e.to_string()))?;
+    let file = dir.create(&new).map_err(|e| at(e.to_string()))?;
     let mut index = LogIndex::new(file).map_err(at)?;
     for (row, _) in rows {
         index.row(row).map_err(at)?;
     }
-    index.finish(name).map_err(at)
+    let entry = index.finish(name).map_err(at)?;
+    // The old one stays until then: it alone tells our packets from received ones.
+    dir.rename(&new, &part, true)
+        .map_err(|e| at(e.to_string()))?;
+    Ok(entry)
 }
 
 /// What a log holds from its start.

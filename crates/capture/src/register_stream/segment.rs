@@ -2,7 +2,8 @@
 
 use std::io::{self, IoSlice, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Map;
 use tapeline_bcsv::{
@@ -10,8 +11,8 @@ use tapeline_bcsv::{
     WriteOptions, xxh64,
 };
 use tapeline_sys::clock;
-use tapeline_wire::register::Kind;
 
+use super::shared::RegisterShared;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::fs::{Appender, Dir, DiskFile};
@@ -115,10 +116,6 @@ impl LogIndex {
     /// Make the rows so far readable after a kill.
     fn flush(&mut self) -> std::result::Result<(), String> {
         self.rows.flush().map_err(|e| e.to_string())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
     }
 
     pub(super) fn finish(self, name: String) -> std::result::Result<IndexEntry, String> {
@@ -244,6 +241,42 @@ impl LogAccount {
     }
 }
 
+/// A data file that several threads sync: the writer for whoever waits, the keeper from time to time and at the end.
+/// The system tells of a failed sync once, so the first one to hear of it must stop the others from believing theirs.
+struct Synced {
+    file: Arc<dyn DiskFile>,
+    failed: Mutex<bool>,
+    /// Of any file of the stream.
+    any_failed: Arc<AtomicBool>,
+}
+
+impl DiskFile for Synced {
+    fn append(&self, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        self.file.append(slices)
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.file.read_at(offset, buf)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if *failed {
+            return Err(io::Error::other("an earlier sync of this file failed"));
+        }
+        let result = self.file.sync_data();
+        if result.is_err() {
+            *failed = true;
+            self.any_failed.store(true, Ordering::Release);
+        }
+        result
+    }
+    fn truncate(&self, bytes: u64) -> io::Result<()> {
+        self.file.truncate(bytes)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+}
+
 /// A log segment being written.
 pub(super) struct LogSegment {
     dir: Arc<dyn Dir>,
@@ -255,12 +288,11 @@ pub(super) struct LogSegment {
     digest: Digest,
     pub(super) bytes: u64,
     pub(super) account: LogAccount,
-    /// Keyframes of which the index rows are durable.
-    keyframes_durable: u64,
 }
 
 impl LogSegment {
-    pub(super) fn create(dir: &Arc<dyn Dir>, name: &str, number: u64, kind: Kind) -> Result<Self> {
+    pub(super) fn create(dir: &Arc<dyn Dir>, number: u64, shared: &RegisterShared) -> Result<Self> {
+        let (name, kind) = (&shared.name, shared.kind);
         let stem = format!("{name}_{number:06}_{}", compact_time(clock::realtime_ns()));
         let at = |file: &str| dir.path().join(file);
         let data_name = format!("{stem}.{}{PART}", kind.extension());
@@ -279,12 +311,15 @@ impl LogSegment {
             stem,
             extension: kind.extension(),
             number,
-            data,
+            data: Arc::new(Synced {
+                file: data,
+                failed: Mutex::new(false),
+                any_failed: Arc::clone(&shared.sync_failed),
+            }),
             index,
             digest: Digest::new(),
             bytes: 0,
             account: LogAccount::default(),
-            keyframes_durable: 0,
         })
     }
 
@@ -330,15 +365,18 @@ impl LogSegment {
         written.map_err(|e| Error::index(&self.part_path(), e))
     }
 
-    /// Everything appended survives a power cut; so does which of it is our own.
-    pub(super) fn sync(&mut self) -> Result<()> {
-        let at = |e| Error::io("syncing", &self.part_path(), e);
-        if self.account.keyframes > self.keyframes_durable {
-            self.index.sync().map_err(at)?;
-        }
-        self.data.sync_data().map_err(at)?;
-        self.keyframes_durable = self.account.keyframes;
-        Ok(())
+    pub(super) fn sync(&self) -> Result<()> {
+        self.data
+            .sync_data()
+            .map_err(|e| Error::io("syncing", &self.part_path(), e))
+    }
+
+    /// Make the index rows so far durable.
+    pub(super) fn sync_index(&self) -> Result<()> {
+        self.index
+            .file
+            .sync_data()
+            .map_err(|e| Error::io("syncing the index of", &self.part_path(), e))
     }
 
     /// After a failed write: cut to `bytes`. The segment is left `.part`.

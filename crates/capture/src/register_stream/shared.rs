@@ -78,6 +78,8 @@ pub(crate) struct RegisterShared {
     /// Bytes of received packets in the log, and of those that are durable.
     pub(super) written: AtomicU64,
     pub(super) durable: AtomicU64,
+    /// A sync of the log failed: what of it is on the disk is unknown.
+    pub(super) sync_failed: Arc<AtomicBool>,
     pub(super) received_all: AtomicBool,
     /// The write thread is gone; what it did not write is refused.
     pub(super) written_all: AtomicBool,
@@ -108,6 +110,7 @@ impl RegisterShared {
             applied: AtomicU64::new(0),
             written: AtomicU64::new(0),
             durable: AtomicU64::new(0),
+            sync_failed: Arc::default(),
             received_all: AtomicBool::new(false),
             written_all: AtomicBool::new(false),
             log: Mutex::new(LogState {
