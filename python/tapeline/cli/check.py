@@ -34,10 +34,9 @@ Examples:
 @click.option("--profile", metavar="NAME", help="The file must hold what `generate` makes of this profile, too.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Seed of the profile.")
 @click.option("--shuffled", is_flag=True, help="The profile was generated with --shuffled.")
+@click.option("-n", "--rows", type=click.IntRange(min=0), help="The file must have so many rows.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one line of JSON.")
-def validate(
-    path: str, *, quick: bool, deep: bool, profile: str | None, seed: int, shuffled: bool, as_json: bool
-) -> Outcome:
+def validate(path: str, *, quick: bool, deep: bool, profile: str | None, as_json: bool, **words: Any) -> Outcome:
     """Check a BCSV file: every checksum, the index and all lengths.
 
     Exit code 1 when anything is wrong: damage, a missing footer, an unfinished end.
@@ -50,14 +49,20 @@ def validate(
     report = bcsv.validate(path, depth=depth)
     facts = {**report_facts(report), "depth": depth}
     ok = report.ok
+    wanted = words["rows"]
+    wrong = wanted is not None and report.rows_readable != wanted
+    if wrong:
+        ok = facts["ok"] = False
     if ok and profile is not None:
-        found = _against_profile(path, profile, seed, shuffled=shuffled)
+        found = _against_profile(path, profile, words["seed"], shuffled=words["shuffled"])
         ok = facts["ok"] = found.equal
         facts["profile"] = {"name": profile, **comparison_facts(found)}
     if as_json:
         emit_json(facts)
     else:
         emit("\n".join(escape(line) for line in str(report).splitlines()))
+        if wrong:
+            emit(f"{wanted:,} rows were expected, {report.rows_readable:,} can be read")
         if "profile" in facts:
             emit(_comparison_text(found, path, f"profile {profile}"))
     return Outcome.DONE if ok else Outcome.FAILED

@@ -64,6 +64,9 @@ _FILE_CODECS = ["stream", "stream-lz4", "packet", "packet-lz4", "packet-lz4-batc
 @click.option(
     "--compression-level", type=click.IntRange(1, 9), default=1, show_default=True, help="Of BCSV: 1 fast, 9 small."
 )
+@click.option(
+    "--packet-kib", type=click.IntRange(64, 1 << 20), default=8192, show_default=True, help="Of BCSV: KiB of a packet."
+)
 @click.option("-f", "--overwrite", is_flag=True, help="Replace DST if it exists.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads; one per core if not given.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one line of JSON.")
@@ -104,6 +107,7 @@ def _options(words: dict[str, Any]) -> dict[str, Any]:
         "start": start,
         "stop": stop,
         "header": not words.pop("no_header"),
+        "packet_bytes": words.pop("packet_kib") << 10,
         "delimiter": "\t" if delimiter in ("tab", "\\t") else delimiter,
         "on_corrupt": "skip" if words.pop("skip_damage") else "raise",
     }

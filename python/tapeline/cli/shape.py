@@ -171,10 +171,10 @@ def _plan(source: Any, words: dict[str, Any]) -> dict[str, str]:
     if words["spec"] is not None:
         wanted = parse_types(words["spec"], names)
         if words["skip_lossy"]:
-            trial = Caster(source.schema, wanted, tolerance=words["tolerance"])
-            for _ in trial.run(source.scan()):
-                pass
-            wanted = {n: k for n, k in wanted.items() if n not in trial.clamped and n not in trial.rounded}
+            trial = Caster(source.schema, wanted, tolerance=words["tolerance"], trial=True)
+            trial.try_out(source.scan())
+            lossy = {*trial.clamped, *trial.rounded, *trial.unreadable}
+            wanted = {name: kind for name, kind in wanted.items() if name not in lossy}
     else:
         found = scan(source.schema, source.scan(), tolerance=words["tolerance"], parse_strings=words["parse_strings"])
         chosen = column_list(words["columns"])

@@ -157,10 +157,13 @@ class Caster:
         schema: The columns of the result.
         clamped: Of each column, values moved to the end of the range of its type (NaN to 0 counts too).
         rounded: Of each column, values that changed by more than the tolerance without leaving the range.
+        unreadable: Columns with strings that are no numbers; only of a trial.
     """
 
-    def __init__(self, schema: pa.Schema, types: Mapping[str, str], *, tolerance: float = 0.0) -> None:
-        """Plan.
+    def __init__(
+        self, schema: pa.Schema, types: Mapping[str, str], *, tolerance: float = 0.0, trial: bool = False
+    ) -> None:
+        """Plan. A trial notes columns of strings that are no numbers, and leaves them as they are.
 
         Raises:
             ConfigError: A name is no column, or a type is unknown.
@@ -174,6 +177,8 @@ class Caster:
             [(field.name, _ARROW[types[field.name]] if field.name in types else field.type) for field in schema]
         )
         self._tolerance = tolerance
+        self._trial = trial
+        self.unreadable: set[str] = set()
         self.clamped: dict[str, int] = {}
         self.rounded: dict[str, int] = {}
 
@@ -184,11 +189,18 @@ class Caster:
             ConfigError: A string is no number.
         """
         for batch in batches:
-            arrays = [
-                array if array.type == field.type else self._cast(field.name, array, field.type)
-                for field, array in zip(self.schema, batch.columns, strict=True)
-            ]
-            yield pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+            yield pa.RecordBatch.from_arrays(self._cast_all(batch), schema=self.schema)
+
+    def try_out(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Count what casting would change; only of a trial."""
+        for batch in batches:
+            self._cast_all(batch)
+
+    def _cast_all(self, batch: pa.RecordBatch) -> list[pa.Array]:
+        return [
+            array if array.type == field.type else self._cast(field.name, array, field.type)
+            for field, array in zip(self.schema, batch.columns, strict=True)
+        ]
 
     def _cast(self, name: str, array: pa.Array, kind: pa.DataType) -> pa.Array:
         if pa.types.is_string(kind):
@@ -200,6 +212,9 @@ class Caster:
                     wide = pa.uint64()
                 array = array.cast(pa.bool_() if pa.types.is_boolean(kind) else wide)
             except pa.ArrowInvalid as error:
+                if self._trial:
+                    self.unreadable.add(name)
+                    return array
                 raise ConfigError(f"column {name!r}: {error}") from error
             if array.type == kind:
                 return array
