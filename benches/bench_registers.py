@@ -2,7 +2,7 @@
 
     python benches/bench_registers.py                       all cases (about ten minutes on an idle machine)
     python benches/bench_registers.py registers_4           some cases
-    python benches/bench_registers.py --smoke               every case, small, floors at 0.3 of the real ones
+    python benches/bench_registers.py --smoke               every case, small, floors at a tenth of the real ones
     python benches/bench_registers.py --list
 
 Exit status and results as of `bench_record.py`. The rivals: `register-threads` (a thread per client, two receives per
