@@ -67,11 +67,15 @@ campaign-smoke: build ## the same with a few thousand
 bench: build ## measure recording and the register server against rivals; fails below a floor
 	$(PY) benches/bench_record.py
 	$(PY) benches/bench_registers.py
+	$(PY) benches/bench_bcsv.py
+	$(PY) benches/bench_bcsv.py targets --threads 1
+	$(PY) benches/bench_bcsv.py report
 
 bench-smoke: build ## the same, small and lax: do inputs, outputs and ratios work
 	$(PY) benches/bench_record.py --smoke
 	$(PY) benches/bench_registers.py --smoke
 	$(PY) benches/bench_tools.py --smoke
+	$(PY) benches/bench_bcsv.py --smoke
 
 loom: ## model-check the ring
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p tapeline-ring --release --test loom

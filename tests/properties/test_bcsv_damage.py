@@ -90,6 +90,15 @@ def test_bit_flips(tmp_path, row_codec, file_codec):
 
 
 @pairs
+def test_every_bit_of_two_kilobytes(tmp_path, row_codec, file_codec):
+    data = small_file(row_codec, file_codec, rows=30)
+    whole = twin.read(data)
+    # In everyday tests one in 211 (a prime: each bit of a byte has its turn).
+    for bit in range(8 * whole.header.size, 8 * min(len(data), 2048), 1 if MANY else 211):
+        check(tmp_path / "toggled.bcsv", flipped(data, bit), whole.rows)
+
+
+@pairs
 def test_flips_of_the_header_are_refused_or_harmless(tmp_path, row_codec, file_codec):
     """The header has no checksum: a flip may change names or types, but never crashes or hangs."""
     data = small_file(row_codec, file_codec, rows=12)

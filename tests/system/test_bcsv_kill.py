@@ -33,7 +33,7 @@ with bcsv.Writer(path, {SCHEMA}, row_codec=row_codec, file_codec=file_codec, pac
 """
 
 WRITER_AFTER_FULL = f"""
-import resource, sys
+import re, resource, sys
 from tapeline import bcsv
 path, row_codec, file_codec = sys.argv[1:4]
 limit = 200_000
@@ -50,6 +50,8 @@ while not failed:
         acknowledged = k
     except OSError as error:
         failed = True
+        kept = int(re.search(r"(\\d+) rows", str(error)).group(1))
+        assert acknowledged <= kept <= k, (acknowledged, kept, k)
 assert acknowledged > 1000, acknowledged
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 before = w.rows_written

@@ -8,18 +8,18 @@ use std::sync::{Mutex, PoisonError};
 /// Bytes kept for the process: packets of the default size in both forms, for two threads.
 const KEPT_BYTES: usize = 40 << 20;
 /// Smaller buffers are left to the allocator, which keeps them itself.
-const LEAST_BYTES: usize = 128 << 10;
+const LEAST_BYTES: usize = 256 << 10;
 
 static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
-/// A buffer with room for `bytes`, with any content, if one is kept.
+/// A buffer with room for `bytes`, with any content, if one is kept that is not far too large.
 pub(crate) fn find(bytes: usize) -> Option<Vec<u8>> {
     if bytes < LEAST_BYTES {
         return None;
     }
     let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
     let fitting = spare.iter().enumerate();
-    let fitting = fitting.filter(|(_, buffer)| buffer.capacity() >= bytes);
+    let fitting = fitting.filter(|(_, buffer)| (bytes..=4 * bytes).contains(&buffer.capacity()));
     let (place, _) = fitting.min_by_key(|(_, buffer)| buffer.capacity())?;
     Some(spare.swap_remove(place))
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::batch::Batch;
 use crate::cursor::{Cursor, FileFacts, Mark, Unit};
 use crate::error::{Error, ErrorKind, Result};
+use crate::header::FileCodec;
 use crate::row::tile::Gather;
 use crate::source::Buffer;
 
@@ -17,6 +18,9 @@ use crate::source::Buffer;
 const MARK_BYTES: usize = 128 << 10;
 /// Rows between two marks; rows of linked blocks are found 64 at a time.
 const MARK_ROWS: (usize, usize) = (64, 1024);
+
+/// Of linked blocks a mark takes a window of 64 KiB besides, so there are fewer of them.
+const LINKED_FACTOR: usize = 4;
 
 /// What tells packets apart: where it is, and its first row.
 type Key = (u64, u64, u64);
@@ -79,7 +83,13 @@ impl Rows {
 impl Kept {
     fn new(facts: &Arc<FileFacts>) -> Self {
         let row_bytes = facts.layout.flat_fixed_bytes() + 16 * facts.layout.strings;
-        let piece_rows = (MARK_BYTES / row_bytes.max(1)).clamp(MARK_ROWS.0, MARK_ROWS.1);
+        let mut piece_rows = (MARK_BYTES / row_bytes.max(1)).clamp(MARK_ROWS.0, MARK_ROWS.1);
+        if matches!(
+            facts.file_codec(),
+            FileCodec::PacketLz4 | FileCodec::StreamLz4
+        ) {
+            piece_rows *= LINKED_FACTOR;
+        }
         let mut cursor = Cursor::new(Arc::clone(facts));
         cursor.find_rows_at_a_time(piece_rows);
         Self {

@@ -18,18 +18,16 @@ const BLOCK: usize = 8;
 /// Bytes in front of which eight differences begin, and the eight bytes of the last one.
 const WINDOW: usize = 72;
 
-/// Eight numbers of one type at a time. All but the moving of differences is written as loops over arrays of eight
+/// Up to eight numbers of one type at a time (`B`). All but the moving of differences is written as loops over arrays of eight
 /// without branches, which the compiler turns into vector instructions, as wide as [`tapeline_sys::vector`] finds.
 trait Lane {
-    /// Bytes of a value, and of a block.
+    /// Bytes of a value.
     const BYTES: usize;
-    /// Bytes of a block.
-    const BLOCK_BYTES: usize = BLOCK * Self::BYTES;
     /// Width of a code.
     const CODE_BITS: u32;
-    /// Code a block: the differences go into the window, `old` and `gradients` to the row after. Returns the codes, and
+    /// Code a block of `B` columns: the differences go into the window, `old` and `gradients` to the row after. Returns the codes, and
     /// the bytes used of the window.
-    fn encode(
+    fn encode<const B: usize>(
         new: &[u8],
         old: &mut [u8],
         gradients: &mut [u8],
@@ -37,7 +35,12 @@ trait Lane {
         window: &mut [u8; WINDOW],
     ) -> (u64, usize);
     /// Undo [`Lane::encode`]: returns the bytes used of the window. Codes that do not exist give any value.
-    fn decode(codes: u64, window: &[u8; WINDOW], old: &mut [u8], gradients: &mut [u8]) -> usize;
+    fn decode<const B: usize>(
+        codes: u64,
+        window: &[u8; WINDOW],
+        old: &mut [u8],
+        gradients: &mut [u8],
+    ) -> usize;
     /// Whether all eight codes exist.
     fn exist(codes: u64) -> bool;
 }
@@ -58,19 +61,14 @@ macro_rules! lane {
         struct $name;
 
         impl $name {
-            const N: usize = BLOCK * $bytes;
-
             #[inline(always)]
-            fn load(bytes: &[u8; Self::N]) -> [$word; BLOCK] {
-                let values = bytes.as_chunks::<$bytes>().0;
-                std::array::from_fn(|i| values.get(i).map_or(0, |v| <$word>::from_le_bytes(*v)))
+            fn load<const B: usize>(values: &[[u8; $bytes]; B]) -> [$word; B] {
+                values.map(<$word>::from_le_bytes)
             }
 
             #[inline(always)]
-            fn store(values: [$word; BLOCK], bytes: &mut [u8; Self::N]) {
-                for (to, value) in bytes.as_chunks_mut::<$bytes>().0.iter_mut().zip(values) {
-                    *to = value.to_le_bytes();
-                }
+            fn store<const B: usize>(values: [$word; B], bytes: &mut [[u8; $bytes]; B]) {
+                *bytes = values.map(<$word>::to_le_bytes);
             }
         }
 
@@ -80,7 +78,7 @@ macro_rules! lane {
 
             #[inline(always)]
             #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast)] // sizes are at most 8
-            fn encode(
+            fn encode<const B: usize>(
                 new: &[u8],
                 old: &mut [u8],
                 gradients: &mut [u8],
@@ -89,19 +87,19 @@ macro_rules! lane {
             ) -> (u64, usize) {
                 let mask = |yes: bool| <$word>::from(yes).wrapping_neg();
                 let (Some(new), Some(old), Some(gradients)) = (
-                    new.first_chunk(),
-                    old.first_chunk_mut(),
-                    gradients.first_chunk_mut(),
+                    new.as_chunks().0.first_chunk::<B>(),
+                    old.as_chunks_mut().0.first_chunk_mut::<B>(),
+                    gradients.as_chunks_mut().0.first_chunk_mut::<B>(),
                 ) else {
                     return (0, 0);
                 };
                 let (value, before, slope) =
                     (Self::load(new), Self::load(old), Self::load(gradients));
                 let predict = mask(predict);
-                let mut stored = [0; BLOCK];
-                let mut changed = [0; BLOCK];
-                let mut next = [0; BLOCK];
-                for i in 0..BLOCK {
+                let mut stored = [0; B];
+                let mut changed = [0; B];
+                let mut next = [0; B];
+                for i in 0..B {
                     let d = $arithmetic::difference(value[i], before[i]);
                     let prediction = $arithmetic::plus(before[i], slope[i]);
                     let moved = mask(d != 0);
@@ -117,7 +115,7 @@ macro_rules! lane {
                 Self::store(value, old);
                 Self::store(next, gradients);
                 let (mut codes, mut used) = (0, 0);
-                for i in 0..BLOCK {
+                for i in 0..B {
                     // A value that is held or predicted has no difference left: no bytes. The code is one more than the
                     // bytes, if the value is not held.
                     let bytes = significant(stored[i] as u64);
@@ -135,21 +133,22 @@ macro_rules! lane {
 
             #[inline(always)]
             #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast)] // codes have 32 bits, differences $bytes bytes
-            fn decode(
+            fn decode<const B: usize>(
                 codes: u64,
                 window: &[u8; WINDOW],
                 old: &mut [u8],
                 gradients: &mut [u8],
             ) -> usize {
                 let mask = |yes: bool| <$word>::from(yes).wrapping_neg();
-                let (Some(old), Some(gradients)) =
-                    (old.first_chunk_mut(), gradients.first_chunk_mut())
-                else {
+                let (Some(old), Some(gradients)) = (
+                    old.as_chunks_mut().0.first_chunk_mut::<B>(),
+                    gradients.as_chunks_mut().0.first_chunk_mut::<B>(),
+                ) else {
                     return 0;
                 };
-                let mut difference = [0; BLOCK];
+                let mut difference = [0; B];
                 let mut used = 0;
-                for i in 0..BLOCK {
+                for i in 0..B {
                     let code = (codes >> (i as u32 * $bits)) as usize & ((1 << $bits) - 1);
                     let bytes = code - usize::from(code > 0);
                     let stored = window
@@ -160,9 +159,9 @@ macro_rules! lane {
                     used += bytes;
                 }
                 let (before, slope) = (Self::load(old), Self::load(gradients));
-                let mut value = [0; BLOCK];
-                let mut next = [0; BLOCK];
-                for i in 0..BLOCK {
+                let mut value = [0; B];
+                let mut next = [0; B];
+                for i in 0..B {
                     let code = (codes as u32 >> (i as u32 * $bits)) & ((1 << $bits) - 1);
                     let (hit, moved) = (mask(code == 1), mask(code != 0));
                     let predicted = $arithmetic::plus(before[i], slope[i]);
@@ -430,61 +429,52 @@ fn encode_group<L: Lane>(
     data: &mut [u8],
     mut at: usize,
 ) -> usize {
-    let whole = new.len() / L::BLOCK_BYTES * L::BLOCK_BYTES;
-    let (new, new_rest) = new.split_at(whole);
-    let (old, old_rest) = old.split_at_mut(whole);
-    let (gradients, gradients_rest) = gradients.split_at_mut(whole);
-    let blocks = new
-        .chunks_exact(L::BLOCK_BYTES)
-        .zip(old.chunks_exact_mut(L::BLOCK_BYTES))
-        .zip(gradients.chunks_exact_mut(L::BLOCK_BYTES));
-    for ((new, old), gradients) in blocks {
-        encode_block::<L>(new, old, gradients, predict, bits, 8, data, &mut at);
+    let mut rows = (new, old, gradients);
+    let columns = rows.0.len() / L::BYTES;
+    for _ in 0..columns / BLOCK {
+        encode_block::<L, BLOCK>(&mut rows, predict, bits, data, &mut at);
     }
-    if !new_rest.is_empty() {
-        // Columns that are not there hold, which costs nothing.
-        let mut padded = [[0; 64]; 3];
-        let [new, old, gradients] = &mut padded;
-        put(new, new_rest);
-        put(old, old_rest);
-        put(gradients, gradients_rest);
-        #[allow(clippy::cast_possible_truncation)] // below eight
-        let columns = (new_rest.len() / L::BYTES) as u32;
-        encode_block::<L>(new, old, gradients, predict, bits, columns, data, &mut at);
-        put(old_rest, old);
-        put(gradients_rest, gradients);
+    if columns & 4 != 0 {
+        encode_block::<L, 4>(&mut rows, predict, bits, data, &mut at);
+    }
+    if columns & 2 != 0 {
+        encode_block::<L, 2>(&mut rows, predict, bits, data, &mut at);
+    }
+    if columns & 1 != 0 {
+        encode_block::<L, 1>(&mut rows, predict, bits, data, &mut at);
     }
     at
 }
 
-/// Copy as much as there is room for.
+/// Code the first `B` columns of what is left of a group, and leave the others.
 #[inline(always)]
-fn put(to: &mut [u8], from: &[u8]) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-}
-
-#[inline(always)]
-#[allow(clippy::too_many_arguments)] // of one caller
-fn encode_block<L: Lane>(
-    new: &[u8],
-    old: &mut [u8],
-    gradients: &mut [u8],
+fn encode_block<L: Lane, const B: usize>(
+    rows: &mut (&[u8], &mut [u8], &mut [u8]),
     predict: bool,
     bits: &mut BitWriter<'_>,
-    columns: u32,
     data: &mut [u8],
     at: &mut usize,
 ) {
+    #[allow(clippy::cast_possible_truncation)] // at most eight
+    let width = B as u32 * L::CODE_BITS;
+    let bytes = B * L::BYTES;
+    let (Some(new), Some(old), Some(gradients)) = (
+        rows.0.split_off(..bytes),
+        rows.1.split_off_mut(..bytes),
+        rows.2.split_off_mut(..bytes),
+    ) else {
+        return;
+    };
     if new == old {
         gradients.fill(0);
-        bits.push(0, columns * L::CODE_BITS);
+        bits.push(0, width);
         return;
     }
     let window = data.get_mut(*at..).and_then(|rest| rest.first_chunk_mut());
     let Some(window) = window else { return };
-    let (codes, used) = L::encode(new, old, gradients, predict, window);
+    let (codes, used) = L::encode::<B>(new, old, gradients, predict, window);
     *at += used;
-    bits.push(codes, columns * L::CODE_BITS);
+    bits.push(codes, width);
 }
 
 /// Decode a row over the image, gradients and strings of the row before.
@@ -522,63 +512,66 @@ pub(super) fn decode(
 #[inline(always)]
 fn decode_group<L: Lane>(
     plain: &[u8],
-    mut bit: usize,
-    mut at: usize,
+    bit: usize,
+    at: usize,
     old: &mut [u8],
     gradients: &mut [u8],
 ) -> Option<usize> {
-    let whole = old.len() / L::BLOCK_BYTES * L::BLOCK_BYTES;
-    let (old, old_rest) = old.split_at_mut(whole);
-    let (gradients, gradients_rest) = gradients.split_at_mut(whole);
+    let columns = old.len() / L::BYTES;
+    let mut place = (bit, at);
+    let mut rows = (old, gradients);
     let mut exist = true;
-    for (old, gradients) in old
-        .chunks_exact_mut(L::BLOCK_BYTES)
-        .zip(gradients.chunks_exact_mut(L::BLOCK_BYTES))
-    {
-        exist &= decode_block::<L>(plain, bit, 8, &mut at, old, gradients);
-        bit += BLOCK * L::CODE_BITS as usize;
+    for _ in 0..columns / BLOCK {
+        exist &= decode_block::<L, BLOCK>(plain, &mut place, &mut rows);
     }
-    if !old_rest.is_empty() {
-        let mut padded = [[0; 64]; 2];
-        let [old, gradients] = &mut padded;
-        put(old, old_rest);
-        put(gradients, gradients_rest);
-        #[allow(clippy::cast_possible_truncation)] // below eight
-        let columns = (old_rest.len() / L::BYTES) as u32;
-        exist &= decode_block::<L>(plain, bit, columns, &mut at, old, gradients);
-        put(old_rest, old);
-        put(gradients_rest, gradients);
+    if columns & 4 != 0 {
+        exist &= decode_block::<L, 4>(plain, &mut place, &mut rows);
     }
-    exist.then_some(at)
+    if columns & 2 != 0 {
+        exist &= decode_block::<L, 2>(plain, &mut place, &mut rows);
+    }
+    if columns & 1 != 0 {
+        exist &= decode_block::<L, 1>(plain, &mut place, &mut rows);
+    }
+    exist.then_some(place.1)
 }
 
-/// Decode a block of up to eight columns; whether all codes exist.
+/// Decode the first `B` columns of what is left of a group, and leave the others; whether all codes exist. The place is
+/// the bit of the codes and the byte of the differences.
 #[inline(always)]
-fn decode_block<L: Lane>(
+fn decode_block<L: Lane, const B: usize>(
     plain: &[u8],
-    bit: usize,
-    columns: u32,
-    at: &mut usize,
-    old: &mut [u8],
-    gradients: &mut [u8],
+    place: &mut (usize, usize),
+    rows: &mut (&mut [u8], &mut [u8]),
 ) -> bool {
-    let codes = field(plain, bit, columns * L::CODE_BITS);
+    #[allow(clippy::cast_possible_truncation)] // at most eight
+    let width = B as u32 * L::CODE_BITS;
+    let bytes = B * L::BYTES;
+    let (Some(old), Some(gradients)) =
+        (rows.0.split_off_mut(..bytes), rows.1.split_off_mut(..bytes))
+    else {
+        return false;
+    };
+    let codes = field(plain, place.0, width);
+    place.0 += width as usize;
     if codes == 0 {
         gradients.fill(0);
         return true;
     }
+    let at = place.1;
     let mut tail = [0; WINDOW];
     let window = match plain
-        .get(*at..)
+        .get(at..)
         .and_then(|rest| rest.first_chunk::<WINDOW>())
     {
         Some(window) => window,
         None => {
-            put(&mut tail, plain.get(*at..).unwrap_or_default());
+            let rest = plain.get(at..).unwrap_or_default();
+            tail.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
             &tail
         }
     };
-    *at += L::decode(codes, window, old, gradients);
+    place.1 += L::decode::<B>(codes, window, old, gradients);
     L::exist(codes)
 }
 
