@@ -23,7 +23,7 @@ use crate::view::{BatchView, ColumnView, Scatter, ViewStrings};
 const JOB_BYTES: usize = 1 << 20;
 /// Jobs of a large batch: with more rows jobs become larger, up to the packet size, for every packet costs: its first
 /// row in full, a new LZ4 window, arrays of its own when it is read.
-const JOBS: usize = 16;
+const JOBS: usize = 10;
 /// And the bytes of its rows in memory at most.
 const JOB_FLAT_BYTES: usize = 8 << 20;
 /// Rows coded to find out how long they become.
