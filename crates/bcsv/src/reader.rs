@@ -3,20 +3,24 @@
 //! Nothing is decoded before its hash has been checked. Opening reads the header and the footer only; files without
 //! a usable footer are walked once, at the first call that needs to know where rows are.
 
+mod batches;
+mod shared;
+
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
+
+pub use batches::Batches;
+use shared::Shared;
 
 use crate::batch::Batch;
 use crate::cursor::{Cursor, FileFacts, Unit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::header::Header;
-use crate::index::{Index, header_agrees, headers_agree, packet_index, read_footer, scan_packets};
+use crate::index::{Index, read_footer};
 use crate::limits::Limits;
-use crate::random::Rows;
 use crate::row::tile::Gather;
-use crate::scan_stream::StreamScan;
 use crate::schema::{Layout, Schema};
 use crate::source::{Buffer, ReadAt};
 
@@ -81,24 +85,6 @@ pub struct Poll {
 /// A file open for reading. All methods may be called from several threads.
 pub struct Reader {
     shared: Arc<Shared>,
-}
-
-struct Shared {
-    facts: Arc<FileFacts>,
-    options: ReadOptions,
-    state: Mutex<State>,
-    /// Packets of single-row access.
-    rows: Mutex<Rows>,
-}
-
-#[derive(Default)]
-struct State {
-    index: Option<Arc<Index>>,
-    stream: Option<StreamScan>,
-    /// Gaps found while reading, besides those of the index.
-    gaps: Vec<(u64, u64)>,
-    /// A packet turned out to be damaged when it was read.
-    damaged: bool,
 }
 
 impl Reader {
@@ -363,16 +349,7 @@ impl Reader {
             .options
             .limits
             .batch_rows(batch_rows, gather.row_bytes());
-        Ok(Batches {
-            cursor: Cursor::new(Arc::clone(facts)),
-            shared: Arc::clone(&self.shared),
-            index,
-            pieces: plan.pieces.into_iter(),
-            fault: plan.fault,
-            current: None,
-            gather,
-            batch_rows,
-        })
+        Ok(Batches::new(&self.shared, index, plan, gather, batch_rows))
     }
 
     /// One row as a batch of one row.
@@ -452,353 +429,6 @@ pub(crate) fn read_header(source: &dyn ReadAt, any_flags: bool) -> Result<(Heade
                 }
                 _ => return Err(error),
             },
-        }
-    }
-}
-
-/// Rows of one unit that are asked for.
-#[derive(Debug, Clone, Copy)]
-struct Piece {
-    unit: usize,
-    skip: u64,
-    take: u64,
-}
-
-/// What a selection touches.
-struct Plan {
-    pieces: Vec<Piece>,
-    /// A fault that lies in the range asked for, behind all pieces.
-    fault: Option<Error>,
-}
-
-impl Cursor {
-    fn read(&mut self, unit: &Unit, piece: &Piece, gather: &mut Gather) -> Result<Batch> {
-        self.open(unit)?;
-        self.skip(piece.skip)?;
-        let take = usize::try_from(piece.take).unwrap_or(usize::MAX);
-        gather.begin(take);
-        let taken = self.take(take, gather)?;
-        if taken < take {
-            let (first, stop) = (
-                unit.first_row + piece.skip + taken as u64,
-                unit.first_row + piece.skip + piece.take,
-            );
-            return Err(Error::new(ErrorKind::RowsMissing { first, stop }));
-        }
-        if piece.skip + piece.take == unit.rows {
-            self.expect_end()?;
-        }
-        Ok(gather.finish(unit.first_row + piece.skip))
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The index, built when it is first asked for.
-    fn index(&self) -> Result<Arc<Index>> {
-        let mut state = self.lock();
-        if let Some(index) = &state.index {
-            return Ok(Arc::clone(index));
-        }
-        let skip = self.options.on_corrupt == OnCorrupt::Skip;
-        let index = if self.facts.file_codec().has_packets() {
-            let index = packet_index(&self.facts)?;
-            if skip && index.complete == Some(true) && !headers_agree(&self.facts, &index)? {
-                self.salvage(&index)?
-            } else {
-                index
-            }
-        } else {
-            let mut index = Index {
-                end: self.facts.body_at,
-                ..Index::default()
-            };
-            let mut scan = StreamScan::new(&self.facts);
-            scan.scan(&self.facts, &mut index, self.facts.source.size()?, skip)?;
-            if self.options.follow {
-                state.stream = Some(scan);
-            }
-            index
-        };
-        let index = Arc::new(index);
-        state.index = Some(Arc::clone(&index));
-        Ok(index)
-    }
-
-    /// The footer is right, but not all packets are where it says: keep those that are. A scan could meet a packet
-    /// that was moved (two blocks swapped) first and would then lose those between; it is for a footer that fits nowhere.
-    fn salvage(&self, indexed: &Index) -> Result<Index> {
-        let mut index = Index {
-            end: self.facts.body_at,
-            footer: true,
-            complete: Some(false),
-            ..Index::default()
-        };
-        for unit in &indexed.units {
-            if header_agrees(&self.facts, unit)? {
-                index.units.push(unit.clone());
-            } else if unit.rows > 0 {
-                index
-                    .gaps
-                    .push((unit.first_row, unit.first_row + unit.rows));
-            }
-        }
-        if !index.units.is_empty() {
-            index.rows = indexed.rows;
-            index.end = indexed.end;
-            return Ok(index);
-        }
-        index.gaps.clear();
-        scan_packets(&self.facts, &mut index, indexed.end)?;
-        if indexed.rows > index.rows {
-            index.gaps.push((index.rows, indexed.rows));
-            index.rows = indexed.rows;
-        }
-        Ok(index)
-    }
-
-    /// Follow mode: go on where the last scan stopped.
-    fn renew(&self) -> Result<()> {
-        if !self.options.follow {
-            return Ok(());
-        }
-        let mut state = self.lock();
-        let Some(old) = state.index.clone() else {
-            return Ok(());
-        };
-        if old.complete == Some(true) {
-            return Ok(());
-        }
-        let size = self.facts.source.size()?;
-        if size <= old.end {
-            return Ok(());
-        }
-        let mut index = Index {
-            units: old.units.clone(),
-            rows: old.rows,
-            complete: old.complete,
-            gaps: old.gaps.clone(),
-            end: old.end,
-            ..Index::default()
-        };
-        if self.facts.file_codec().has_packets() {
-            if read_footer(&self.facts, size)?.is_some() {
-                // Closed: nothing is being written any more, damage is damage.
-                index = packet_index(&self.facts)?;
-            } else {
-                scan_packets(&self.facts, &mut index, size)?;
-                // A packet that is just being written may look damaged; it is looked at again next time. One that
-                // others follow is damaged for good, also when it was found before.
-                let (known, units) = (old.units.len(), index.units.len());
-                index.fault = match &old.fault {
-                    Some((before, error)) if *before < known => Some((*before, error.duplicate())),
-                    _ => index.fault.take().filter(|(before, _)| *before < units),
-                };
-            }
-        } else {
-            let skip = self.options.on_corrupt == OnCorrupt::Skip;
-            let mut scan = state
-                .stream
-                .take()
-                .unwrap_or_else(|| StreamScan::new(&self.facts));
-            let scanned = scan.scan(&self.facts, &mut index, size, skip);
-            state.stream = Some(scan);
-            scanned?;
-        }
-        state.index = Some(Arc::new(index));
-        Ok(())
-    }
-
-    /// Units that may be read, and the row after them.
-    fn visible(&self, index: &Index) -> (usize, u64) {
-        match (&index.fault, self.options.on_corrupt) {
-            (Some((units, _)), OnCorrupt::Raise) => {
-                let last = index.units.get(..*units).and_then(<[Unit]>::last);
-                (*units, last.map_or(0, |unit| unit.first_row + unit.rows))
-            }
-            _ => (index.units.len(), index.rows),
-        }
-    }
-
-    fn plan(&self, index: &Index, selection: &Selection) -> Plan {
-        let (units, rows) = self.visible(index);
-        let stop = selection.stop.unwrap_or(u64::MAX);
-        let mut pieces = Vec::new();
-        let units = index.units.get(..units).unwrap_or_default();
-        let first = units.partition_point(|unit| unit.first_row + unit.rows <= selection.start);
-        for (number, unit) in units.iter().enumerate().skip(first) {
-            let from = selection.start.max(unit.first_row);
-            let to = stop.min(unit.first_row + unit.rows);
-            if unit.first_row >= stop {
-                break;
-            }
-            if from < to {
-                pieces.push(Piece {
-                    unit: number,
-                    skip: from - unit.first_row,
-                    take: to - from,
-                });
-            }
-        }
-        let reaches = stop > rows;
-        let fault = match (&index.fault, self.options.on_corrupt) {
-            (Some((_, error)), OnCorrupt::Raise) if reaches => Some(error.duplicate()),
-            _ => None,
-        };
-        Plan { pieces, fault }
-    }
-
-    /// Decode a piece; with `Skip`, what is wrong becomes a gap and the good rows before it stay.
-    fn decode(
-        &self,
-        index: &Index,
-        piece: &Piece,
-        cursor: &mut Cursor,
-        gather: &mut Gather,
-    ) -> Result<Batch> {
-        let Some(unit) = index.units.get(piece.unit) else {
-            return Ok(Batch::default());
-        };
-        cursor
-            .read(unit, piece, gather)
-            .or_else(|error| self.lose(error, unit, piece, gather, 0))
-    }
-
-    /// Account for a fault in a unit: an error, or a gap behind the `given` rows handed out and those in `gather`.
-    fn lose(
-        &self,
-        error: Error,
-        unit: &Unit,
-        piece: &Piece,
-        gather: &mut Gather,
-        given: u64,
-    ) -> Result<Batch> {
-        let system = error.io_error().is_some() || matches!(error.kind(), ErrorKind::Limit { .. });
-        if !system {
-            self.lock().damaged = true;
-        }
-        if self.options.on_corrupt == OnCorrupt::Raise || system {
-            return Err(place(error, piece.unit, unit));
-        }
-        let first = unit.first_row + piece.skip + given;
-        let batch = gather.finish(first);
-        let lost = (first + batch.rows as u64, unit.first_row + unit.rows);
-        // Nothing was collected: the whole unit is bad, also the rows that were not asked for.
-        let lost = if given == 0 && batch.rows == 0 {
-            (unit.first_row, lost.1)
-        } else {
-            lost
-        };
-        if lost.0 < lost.1 {
-            self.lock().gaps.push(lost);
-        }
-        Ok(batch)
-    }
-}
-
-/// Batches in row order; see [`Reader::batches`].
-pub struct Batches {
-    shared: Arc<Shared>,
-    index: Arc<Index>,
-    pieces: std::vec::IntoIter<Piece>,
-    fault: Option<Error>,
-    /// The piece being read, and rows given from it.
-    current: Option<(Piece, u64)>,
-    cursor: Cursor,
-    gather: Gather,
-    batch_rows: usize,
-}
-
-impl Batches {
-    /// The next batch of the open piece; `None` when it is used up.
-    fn go_on(&mut self) -> Option<Result<Batch>> {
-        let (piece, given) = self.current?;
-        let unit = self.index.units.get(piece.unit)?;
-        let left = piece.take - given;
-        if left == 0 {
-            self.current = None;
-            if piece.skip + piece.take < unit.rows {
-                return None;
-            }
-            let error = self.cursor.expect_end().err()?;
-            self.gather.begin(0);
-            return Some(
-                self.shared
-                    .lose(error, unit, &piece, &mut self.gather, given),
-            );
-        }
-        let wanted = self
-            .batch_rows
-            .min(usize::try_from(left).unwrap_or(usize::MAX));
-        self.gather.begin(wanted);
-        let taken = self
-            .cursor
-            .take(wanted, &mut self.gather)
-            .and_then(|taken| {
-                if taken == wanted {
-                    return Ok(taken);
-                }
-                let first = unit.first_row + piece.skip + given + taken as u64;
-                Err(Error::new(ErrorKind::RowsMissing {
-                    first,
-                    stop: unit.first_row + piece.skip + piece.take,
-                }))
-            });
-        match taken {
-            Ok(taken) => {
-                self.current = Some((piece, given + taken as u64));
-                Some(Ok(self.gather.finish(unit.first_row + piece.skip + given)))
-            }
-            Err(error) => {
-                self.current = None;
-                Some(
-                    self.shared
-                        .lose(error, unit, &piece, &mut self.gather, given),
-                )
-            }
-        }
-    }
-}
-
-impl Iterator for Batches {
-    type Item = Result<Batch>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match self.go_on() {
-                Some(Ok(batch)) if batch.rows == 0 => continue,
-                Some(Err(error)) => {
-                    self.pieces = Vec::new().into_iter();
-                    self.fault = None;
-                    return Some(Err(error));
-                }
-                Some(batch) => return Some(batch),
-                None => {}
-            }
-            let Some(piece) = self.pieces.next() else {
-                return self.fault.take().map(Err);
-            };
-            let Some(unit) = self.index.units.get(piece.unit) else {
-                continue;
-            };
-            match self
-                .cursor
-                .open(unit)
-                .and_then(|()| self.cursor.skip(piece.skip))
-            {
-                Ok(_) => self.current = Some((piece, 0)),
-                Err(error) => {
-                    self.gather.begin(0);
-                    if let Err(error) = self.shared.lose(error, unit, &piece, &mut self.gather, 0) {
-                        self.pieces = Vec::new().into_iter();
-                        self.fault = None;
-                        return Some(Err(error));
-                    }
-                }
-            }
         }
     }
 }
