@@ -307,7 +307,8 @@ def _is_float(value: Any) -> bool:
 
 def _integer(value: Any) -> pa.Array | pa.Scalar:
     """An int64 for a checked kernel; a uint64 beyond it is an error."""
-    if isinstance(value, int):
+    if isinstance(value, (int, np.integer)):  # NumPy's is what an operator makes of two literals
+        value = int(value)
         if not -(1 << 63) <= value < 1 << 63:
             raise pa.ArrowInvalid(f"{value} does not fit the 64 bits that integers are computed in")
         return pa.scalar(value, pa.int64())
