@@ -91,6 +91,12 @@ class RegisterStream(Stream):
         return RegisterLedger.from_dict(found if isinstance(found, dict) else {})
 
     @property
+    def sinks(self) -> list[dict[str, Any]]:
+        """What each sink of the last recorder did, once that ended: the fields of `tapeline.sinks.SinkStatus`."""
+        found = self.files.entry.get("sinks")
+        return [dict(sink) for sink in found if isinstance(sink, dict)] if isinstance(found, list) else []
+
+    @property
     def first_timestamp_us(self) -> int:
         """Least timestamp in the first block of received packets; 0 when there is none."""
         for log in self.logs:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from tapeline import _native
+from tapeline._register_files import MANIFEST
 from tapeline.config import RecorderConfig
 from tapeline.errors import RecorderError
 from tapeline.ledger import Ledger, RegisterLedger
@@ -100,6 +101,7 @@ class Recorder:
         self._started_s: float | None = None
         self._start_checked = False
         self._sinks_told = False
+        self._sinks_kept = False
         self._failure: RecorderError | None = None
 
     @property
@@ -156,6 +158,7 @@ class Recorder:
         # the sinks finish what reached the log, whatever failed before it
         if self._sinks is not None and not self._sinks.finished(timeout_s):
             return False
+        self._keep_sinks()
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
@@ -164,6 +167,15 @@ class Recorder:
         if told is not None:
             raise RecorderError(told[1], stream=told[0])
         return True
+
+    def _keep_sinks(self) -> None:
+        if self._sinks is None or self._sinks_kept:
+            return
+        self._sinks_kept = True
+        try:
+            self._sinks.keep(self.out / MANIFEST)
+        except OSError as error:
+            self._failure = self._failure or self._stream_failed(error)
 
     def _stream_failed(self, error: OSError) -> RecorderError:
         text = error.strerror or str(error)

@@ -128,6 +128,7 @@ def test_every_format_holds_exactly_the_rows_sent(tmp_path, packets, count):
         assert np.array_equal(plain(found), expected)
     sinks = recorder.summary()["streams"]["rack"]["sinks"]
     assert [(sink["rows"], sink["error"], sink["lag_bytes"]) for sink in sinks] == [(len(expected), None, 0)] * 5
+    assert tapeline.open_recording(tmp_path).streams["rack"].sinks == sinks
     assert not list((tmp_path / "rack").glob("*.part"))
     assert tapeline.open_recording(tmp_path).verify().ok
 
@@ -298,6 +299,8 @@ def test_live_paths_are_shed_first_and_counted_and_the_archive_never(tmp_path):
     assert np.array_equal(all_rows(tmp_path, "parquet"), sent.table())
     assert sum(batch.num_rows for batch in got) == shed.rows < len(sent.table())
     assert recorder.summary()["lost_anything"]
+    told = tapeline.open_recording(tmp_path).streams["rack"].sinks
+    assert told[0]["shed_packets"] == shed.shed_packets
 
 
 def test_retention_waits_for_the_archive(tmp_path):

@@ -58,6 +58,7 @@ def stream_facts(stream: Stream) -> dict[str, Any]:
         "last_time": None if last is None else _iso(last),
         "damage": damage,
         "ledger": logs.ledger.as_dict() or None,
+        "sinks": logs.sinks,
     }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import fcntl
+import os
 import select
 import socket
 import struct
@@ -29,6 +30,7 @@ _SEND_BYTES = 1 << 20
 _BUFFER_BYTES = 4 << 20
 _WAIT_S = 0.2  # how often a stuck connection is looked at
 _GOODBYE_S = 1.0  # how long the other side may take to close
+_DRAIN_S = 5.0  # how long it may take to acknowledge the rest
 
 
 class Forward(_Plain):
@@ -66,21 +68,26 @@ class Forward(_Plain):
         todo = data
         while True:
             try:
-                if self._socket is None:
-                    self._connect()
-                    again = list(self._unacked)
-                    self._sent = self._base = 0
-                    # the newest chunk has not been sent before
-                    self.resent_packets += sum(count for count, _ in again[:-1])
-                    todo = b"".join(chunk for _, chunk in again)
+                # a new connection gets all that the last one's kernel did not deliver, the new chunk behind it
+                todo = self._dialled(unsent=1) or todo
                 self._push(memoryview(todo))
+                self._forget()
             except OSError as error:
                 self.trouble = f"{self._target.url}: {error.strerror or error}"
                 self._disconnect()
                 continue
             self.trouble = None
-            self._forget()
             return
+
+    def _dialled(self, unsent: int) -> bytes:
+        """Connect unless connected; the bytes to send again, and with them the `unsent` newest chunks."""
+        if self._socket is not None:
+            return b""
+        self._connect()
+        again = list(self._unacked)
+        self._sent = self._base = 0
+        self.resent_packets += sum(count for count, _ in again[: len(again) - unsent])
+        return b"".join(chunk for _, chunk in again)
 
     def _push(self, view: memoryview) -> None:
         sock = self._socket
@@ -109,7 +116,12 @@ class Forward(_Plain):
 
     @staticmethod
     def _queued(sock: socket.socket) -> int:
-        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0])
+        queued = int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))[0])
+        # a reset empties the queue: nothing of it was acknowledged
+        error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            raise OSError(error, os.strerror(error))
+        return queued
 
     @staticmethod
     def _drain_input(sock: socket.socket) -> None:
@@ -147,27 +159,35 @@ class Forward(_Plain):
         if self.deadline_s is not None and time.monotonic() > self.deadline_s:
             raise ConnectionAbortedError(None, f"{self._target.url}: not reached before the end")
 
-    def _disconnect(self) -> None:
+    def _hang_up(self) -> None:
         sock, self._socket = self._socket, None
         if sock is not None:
             sock.close()
+
+    def _disconnect(self) -> None:
+        self._hang_up()
         self._quit.wait(self._backoff_s[0])
         self._check()
 
     def close(self) -> None:
-        """Wait until the other side's kernel has everything, and say goodbye."""
-        deadline = self.deadline_s or time.monotonic() + _GOODBYE_S
-        while self._socket is not None and self._unacked:
+        """Wait until the other side's kernel has everything, over a new connection if need be, and say goodbye."""
+        if self.deadline_s is None:
+            self.deadline_s = time.monotonic() + _DRAIN_S
+        while self._unacked:
             try:
-                self._drain_input(self._socket)
+                again = self._dialled(unsent=0)
+                self._push(memoryview(again))
                 self._forget()
+                self.trouble = None
+                self._check()
+            except ConnectionAbortedError:
+                self.trouble = f"{self._target.url}: {sum(n for n, _ in self._unacked)} packets are not acknowledged"
+                break
             except OSError as error:
                 self.trouble = f"{self._target.url}: {error.strerror or error}"
-                break
-            if time.monotonic() > deadline:
-                self.trouble = f"{self._target.url}: {len(self._unacked)} chunks are not acknowledged"
-                break
-            self._quit.wait(0.005)
+                self._hang_up()
+            if self._unacked:
+                self._quit.wait(0.005)
         self.abandon()
 
     def abandon(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -9,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tapeline.sinks._follow import Follower, SinkStatus
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tapeline.config import RecorderConfig
 
 
@@ -87,6 +91,29 @@ class SinkSet:
                 stream["sinks"] = [sink.as_dict() for sink in sinks]
             summary["lost_anything"] = bool(summary.get("lost_anything")) or any(s.lost_anything for s in sinks)
         return summary
+
+    def keep(self, manifest: Path) -> None:
+        """Write the state of ended sinks into the manifest of an ended recorder: `sinks` of each stream that has some.
+
+        Raises:
+            OSError: As the operating system gave it; the manifest is then as it was.
+        """
+        states = {name: [sink.as_dict() for sink in sinks] for name, sinks in self.status().items() if sinks}
+        if not states:
+            return
+        told = json.loads(manifest.read_bytes())
+        for name, sinks in states.items():
+            told["streams"][name]["sinks"] = sinks
+        part = manifest.with_name(f"{manifest.name}.tmp")
+        try:
+            with part.open("w", encoding="utf-8") as file:
+                file.write(json.dumps(told, indent=2) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(manifest)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
     def failure(self) -> tuple[str, str] | None:
         """Stream and text of the first sink that failed; None when none did. Shedding is no failure."""
