@@ -2,7 +2,7 @@
 
     python benches/bench_record.py                    all cases (about ten minutes on an idle machine)
     python benches/bench_record.py tcp_64k udp_gro    some cases
-    python benches/bench_record.py --smoke            every case, small, floors at a tenth of the real ones: does it work
+    python benches/bench_record.py --smoke            small, with floors at a tenth of the real ones: does it work
     python benches/bench_record.py --list
 
 Exit status: 0 all floors kept; 1 a floor missed or a run that does not count; 2 usage. Results go to

@@ -190,8 +190,8 @@ class Reader:
     def __getitem__(self, key: int | slice) -> Row | pa.Table:
         """One row as a tuple, or a range of rows as a table; negative numbers count from the end.
 
-        Only the packets concerned are read. The packets of single rows stay in memory, verified, up to 256 MiB of them,
-        with places to start decoding from: the next row of such a packet takes some 0.1 ms. Those used longest ago leave
+        Only the packets concerned are read. Those of single rows stay in memory, verified, up to 256 MiB of them, with
+        places to start decoding from: the next row of such a packet takes some 0.1 ms. Those used longest ago leave
         first.
 
         Raises:
