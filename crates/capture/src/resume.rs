@@ -370,6 +370,11 @@ pub(crate) fn recover_in(root: &Arc<dyn Dir>) -> Result<Report> {
             )));
         }
     };
+    let ledgers = |m: &Manifest| -> Vec<Value> {
+        let streams = m.streams.values();
+        streams.map(|stream| stream.ledger.clone()).collect()
+    };
+    let before = ledgers(&manifest);
     let (_, report) = recover_all(root, &mut manifest, now)?;
     if manifest.streams.is_empty() {
         return Err(Error::state(format!(
@@ -377,7 +382,8 @@ pub(crate) fn recover_in(root: &Arc<dyn Dir>) -> Result<Report> {
             path.display()
         )));
     }
-    if !report.is_clean() || manifest.stopped.is_none() {
+    // After a power cut an open file may be gone without a trace but in the account.
+    if !report.is_clean() || manifest.stopped.is_none() || ledgers(&manifest) != before {
         manifest.stopped.get_or_insert_with(|| rfc3339(now));
         manifest
             .store(&**root)
