@@ -92,7 +92,8 @@ def describe(config_class: type, prefix: str) -> list[SettingInfo]:
             kind += f", {_bounds(rule)}"
         if rule.optional:
             kind += ', or "none"'
-        rows.append(SettingInfo(prefix + f.name, kind, _written(f.default), _UNITS.get(rule.kind, ""), rule.doc))
+        default = _written(f.default, sized=rule.kind == "size")
+        rows.append(SettingInfo(prefix + f.name, kind, default, _UNITS.get(rule.kind, ""), rule.doc))
     return rows
 
 
@@ -224,7 +225,7 @@ def _magic(value: object) -> str:
     return digits
 
 
-def _written(value: object) -> str:
+def _written(value: object, *, sized: bool = False) -> str:
     if value is None:
         return '"none"'
     if isinstance(value, bool):
@@ -233,7 +234,7 @@ def _written(value: object) -> str:
         return f'"{value}"'
     if isinstance(value, tuple):
         return f"[{', '.join(_written(part) for part in value)}]"
-    if isinstance(value, int) and value >= 1024 and value % 1024 == 0:
+    if sized and isinstance(value, int) and value >= 1024 and value % 1024 == 0:
         for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
             if value % 1024**power == 0:
                 return f'"{value // 1024**power}{unit}"'
