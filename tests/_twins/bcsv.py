@@ -259,10 +259,19 @@ def _salvage_packets(b: bytes, header: Header) -> Reading:
     while True:
         at = _next_header(b, at) if search else next(places, None)
         if at is None:
+            out.runs.sort(key=lambda run: run.first)
             return out
         first = _packet_header(b, at)
-        if first is None or first < rows:  # damaged, or a copy of what was there before
+        if first is None:
             at += 1
+            continue
+        if first < rows:  # behind later ones, or a copy of what was there before
+            packet = _packet(b, header, at, first)
+            fits = packet.state == "ok" and not _overlaps(out.packets, first, first + len(packet.rows))
+            if fits:
+                out.packets.append(packet)
+                out.runs.append(Run(first, packet.rows, True))
+            at = packet.end if fits else at + 1
             continue
         packet = _packet(b, header, at, first)
         out.packets.append(packet)
@@ -272,6 +281,11 @@ def _salvage_packets(b: bytes, header: Header) -> Reading:
         if good:
             rows = first + len(packet.rows)
         at = packet.end if good else at + 1
+
+
+def _overlaps(packets: list[Packet], first: int, stop: int) -> bool:
+    good = [(p.first, p.first + len(p.rows)) for p in packets if p.state == "ok"]
+    return first >= stop or any(first < behind and before < stop for before, behind in good)
 
 
 def _next_header(b: bytes, at: int) -> int | None:

@@ -2,8 +2,10 @@
 //!
 //! A walk (scan) goes from packet to packet. Where it meets damage it looks for the next bytes that are a packet
 //! header with a right hash, and goes on there; what lies between is a gap. Packets behind damage must be verified
-//! before they are believed, and must not start before a row that was found already (a stale copy of a block).
+//! before they are believed. One that belongs before rows found already fills a gap (blocks of the file were swapped)
+//! or is passed over (a stale copy of a block).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::checksum::Hasher;
@@ -59,12 +61,64 @@ impl Index {
         self.units.push(unit);
     }
 
-    /// Rows up to `row` are missing from here on.
+    /// Rows up to `row` are missing at the end.
     fn miss(&mut self, row: u64) {
         if row > self.rows {
             self.gaps.push((self.rows, row));
             self.rows = row;
         }
+    }
+
+    /// Add the packets found behind later ones, and what a scan found to be missing.
+    fn settle(&mut self, holes: Holes) {
+        self.gaps.extend(holes.open);
+        if !holes.filled.is_empty() {
+            self.units.extend(holes.filled);
+            self.units.sort_by_key(|unit| (unit.first_row, unit.offset));
+        }
+    }
+}
+
+/// Rows that a scan has gone past without finding them. Its maps keep a hostile file, with a thousand packets in reverse,
+/// from costing the square of that.
+#[derive(Default)]
+struct Holes {
+    /// First row to the one behind the last.
+    open: BTreeMap<u64, u64>,
+    /// Packets found behind later ones.
+    filled: Vec<Unit>,
+}
+
+impl Holes {
+    /// Go past the rows from `first` to `stop`.
+    fn leave(&mut self, first: u64, stop: u64) {
+        if first < stop {
+            self.open.insert(first, stop);
+        }
+    }
+
+    /// The hole that row `first` is in.
+    fn around(&self, first: u64) -> Option<(u64, u64)> {
+        let (from, stop) = self.open.range(..=first).next_back()?;
+        (first < *stop).then_some((*from, *stop))
+    }
+
+    /// Whether a packet from `first` on may be taken: behind all `rows` found, or in a hole.
+    fn admit(&self, first: u64, rows: u64) -> bool {
+        first >= rows || self.around(first).is_some()
+    }
+
+    /// Take a packet that fits.
+    fn fill(&mut self, unit: Unit) -> bool {
+        let behind = unit.first_row.saturating_add(unit.rows);
+        let Some((from, stop)) = self.around(unit.first_row).filter(|hole| behind <= hole.1) else {
+            return false;
+        };
+        self.open.remove(&from);
+        self.leave(from, unit.first_row);
+        self.leave(behind, stop);
+        self.filled.push(unit);
+        true
     }
 }
 
@@ -212,6 +266,18 @@ enum Found {
 
 /// Walk the packets from `index.end` to `stop` and add them to the index.
 pub(crate) fn scan_packets(facts: &Arc<FileFacts>, index: &mut Index, stop: u64) -> Result<()> {
+    let mut holes = Holes::default();
+    let walked = walk_packets(facts, index, stop, &mut holes);
+    index.settle(holes);
+    walked
+}
+
+fn walk_packets(
+    facts: &Arc<FileFacts>,
+    index: &mut Index,
+    stop: u64,
+    holes: &mut Holes,
+) -> Result<()> {
     let mut cursor = Cursor::new(Arc::clone(facts));
     let mut buffer = Buffer::default();
     let mut at = index.end;
@@ -223,7 +289,7 @@ pub(crate) fn scan_packets(facts: &Arc<FileFacts>, index: &mut Index, stop: u64)
         let begins_footer = head.starts_with(&BEGIN) || (head.len() < 4 && BEGIN.starts_with(head));
         let Some(first_row) = decode_header(head) else {
             let short = head.len() < HEADER_BYTES;
-            let next = next_header(facts, at + 1, stop, index.rows)?;
+            let next = next_header(facts, at + 1, stop, |row| holes.admit(row, index.rows))?;
             if next.is_none() && (short || begins_footer) {
                 // The end of a file that was cut, or whose footer was.
                 break;
@@ -233,31 +299,25 @@ pub(crate) fn scan_packets(facts: &Arc<FileFacts>, index: &mut Index, stop: u64)
             (at, suspicious) = (next, true);
             continue;
         };
-        if first_row != index.rows {
-            let expected = index.rows;
-            if first_row < expected {
-                index.note(
-                    Error::new(ErrorKind::FirstRow {
-                        expected,
-                        found: first_row,
-                    })
-                    .at(at),
-                );
-                let Some(next) = next_header(facts, at + 1, stop, index.rows)? else {
-                    break;
-                };
-                (at, suspicious) = (next, true);
-                continue;
-            }
-            if !suspicious {
-                index.note(
-                    Error::new(ErrorKind::RowsMissing {
-                        first: expected,
-                        stop: first_row,
-                    })
-                    .at(at),
-                );
-            }
+        let expected = index.rows;
+        let out_of_turn = || {
+            Error::new(ErrorKind::FirstRow {
+                expected,
+                found: first_row,
+            })
+        };
+        if !holes.admit(first_row, expected) {
+            index.note(out_of_turn().at(at));
+            let Some(next) = next_header(facts, at + 1, stop, |row| holes.admit(row, expected))?
+            else {
+                break;
+            };
+            (at, suspicious) = (next, true);
+            continue;
+        }
+        if first_row > expected && !suspicious {
+            let (first, stop) = (expected, first_row);
+            index.note(Error::new(ErrorKind::RowsMissing { first, stop }).at(at));
         }
         let found = match examine(
             facts,
@@ -265,7 +325,7 @@ pub(crate) fn scan_packets(facts: &Arc<FileFacts>, index: &mut Index, stop: u64)
             at,
             stop,
             first_row,
-            suspicious || first_row != index.rows,
+            suspicious || first_row != expected,
         ) {
             Ok(found) => found,
             Err(error) if error.io_error().is_some() => return Err(error),
@@ -273,19 +333,35 @@ pub(crate) fn scan_packets(facts: &Arc<FileFacts>, index: &mut Index, stop: u64)
         };
         match found {
             Found::Whole { end, rows } => {
-                index.miss(first_row);
-                index.push(Unit {
+                let unit = Unit {
                     offset: at,
                     end,
                     first_row,
                     rows,
                     checkpoint: None,
-                });
-                at = end;
-                suspicious = false;
+                };
+                if first_row >= expected {
+                    holes.leave(expected, first_row);
+                    index.push(unit);
+                } else if holes.fill(unit) {
+                    index.end = end;
+                } else {
+                    index.note(out_of_turn().at(at));
+                    // A stale copy may hide others.
+                    let Some(next) =
+                        next_header(facts, at + 1, stop, |row| holes.admit(row, expected))?
+                    else {
+                        break;
+                    };
+                    (at, suspicious) = (next, true);
+                    continue;
+                }
+                (at, suspicious) = (end, false);
             }
             Found::Cut { rows } => {
-                let Some(next) = next_header(facts, at + 1, stop, index.rows)? else {
+                let Some(next) =
+                    next_header(facts, at + 1, stop, |row| holes.admit(row, index.rows))?
+                else {
                     if index.fault.is_none() {
                         index.tail = Some(Tail {
                             offset: at,
@@ -300,7 +376,9 @@ pub(crate) fn scan_packets(facts: &Arc<FileFacts>, index: &mut Index, stop: u64)
             }
             Found::Bad(error) => {
                 index.note(error.at(at));
-                let Some(next) = next_header(facts, at + 1, stop, index.rows)? else {
+                let Some(next) =
+                    next_header(facts, at + 1, stop, |row| holes.admit(row, index.rows))?
+                else {
                     break;
                 };
                 (at, suspicious) = (next, true);
@@ -420,18 +498,19 @@ fn measure(facts: &FileFacts, body: u64, stop: u64) -> Result<Found> {
     }
 }
 
-/// The next place from `from` on with a packet header of a row from `row` on.
-fn next_header(facts: &FileFacts, mut from: u64, stop: u64, row: u64) -> Result<Option<u64>> {
+/// The next place from `from` on with a packet header whose first row is one of the `wanted`.
+fn next_header(
+    facts: &FileFacts,
+    mut from: u64,
+    stop: u64,
+    wanted: impl Fn(u64) -> bool,
+) -> Result<Option<u64>> {
     let mut buffer = Buffer::default();
     let finder = memchr::memmem::Finder::new(&MAGIC);
     while from + HEADER_BYTES as u64 <= stop {
         let bytes = buffer.fill(&*facts.source, from, clamp(stop - from).min(WINDOW))?;
         for at in finder.find_iter(bytes) {
-            if bytes
-                .get(at..)
-                .and_then(decode_header)
-                .is_some_and(|found| found >= row)
-            {
+            if bytes.get(at..).and_then(decode_header).is_some_and(&wanted) {
                 return Ok(Some(from + at as u64));
             }
         }
