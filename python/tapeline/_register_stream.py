@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tapeline import _native, registers
 from tapeline._register_files import PART, RegisterFiles, find, index_of
@@ -11,7 +12,7 @@ from tapeline.ledger import RegisterLedger
 from tapeline.recording import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import pyarrow as pa
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tapeline.registers import Image, Moment
 
 _TABLES = ("parquet", "bcsv")
+# The command that lists all registers of a source; DIFF is the one below it
+_FULL = 1
 
 
 class RegisterSegment:
@@ -121,6 +124,27 @@ class RegisterStream(Stream):
         """A row per packet: `byte_offset` in its log, `timestamp_us`, `type`, `src_id`, `cmd`, `seq`, `count`."""
         return self._reader(route, rows=False)
 
+    def last_rows(self, rows: int) -> pa.Table:
+        """The last so many of `rows()`; only the logs that hold them are read."""
+        import pyarrow as pa
+
+        kept: list[pa.RecordBatch] = []
+        missing = rows
+        for log in reversed(self.logs):
+            here: deque[pa.RecordBatch] = deque()
+            held = 0
+            for batch in registers.scan_files(self.files, log.path):
+                here.append(batch)
+                held += batch.num_rows
+                while held - here[0].num_rows >= missing:
+                    held -= here.popleft().num_rows
+            kept[:0] = here
+            missing -= held
+            if missing <= 0:
+                break
+        table = pa.Table.from_batches(kept, registers.scan_schema(self.wire))
+        return table.slice(max(table.num_rows - rows, 0))
+
     def _reader(self, route: Route | Mapping[str, Any] | None, *, rows: bool) -> pa.RecordBatchReader:
         import pyarrow as pa
 
@@ -152,6 +176,67 @@ class RegisterStream(Stream):
 def register_streams(path: Path) -> dict[str, RegisterStream]:
     """The register streams of a recording or of a single log."""
     return {name: RegisterStream(files) for name, files in find(path).items()}
+
+
+class Damage(NamedTuple):
+    """Bytes of a log that are no packets, or not those that were written."""
+
+    path: Path
+    offset: int
+    length: int
+    what: str
+
+
+def checked_rows(stream: RegisterStream, left_out: list[Damage] | None = None) -> Iterator[pa.RecordBatch]:
+    """A row per register, no block before its XXH64 in the index has been compared.
+
+    Args:
+        stream: Of which all logs are read.
+        left_out: Where to put what is damaged; the rest of the rows is given then.
+
+    Raises:
+        TapelineError: There is damage, and no list for it.
+        OSError: As the operating system gave it.
+    """
+    for log in stream.logs:
+        start = log.keyframe_bytes
+        damage = _damage(log, stream.wire)
+        if damage and left_out is None:
+            raise TapelineError(
+                f"{log.path}: {damage[0].what} at byte {damage[0].offset}; --skip-damage leaves such blocks out"
+            )
+        for bad in damage:
+            if bad.offset > start:
+                yield from registers.scan_files(stream.files, log.path, start=start, stop=bad.offset)
+            start = max(start, bad.offset + bad.length)
+        if left_out is not None:
+            left_out += damage
+        yield from registers.scan_files(stream.files, log.path, start=start)
+
+
+def _damage(log: RegisterSegment, wire: Wire) -> list[Damage]:
+    """The blocks of a log that differ from its index, and what stands behind its last whole packet."""
+    index = str(index_of(log.path))
+    told, indexed, broken = _native.register_blocks(str(log.path), index, wire, False)
+    found, _, _ = _native.register_blocks(str(log.path), index, wire, True)
+    pairs = zip(told[:indexed], found, strict=False)
+    damage = [
+        Damage(log.path, row[0], row[1], "other bytes than were written") for row, now in pairs if row[6] != now[6]
+    ]
+    end, size = (told[-1][0] + told[-1][1] if told else 0), log.size()
+    if broken is not None:
+        damage.append(Damage(log.path, broken[0], size - broken[0], f"no packet ({broken[1]})"))
+    elif end < size and not log.is_open:
+        damage.append(Damage(log.path, end, size - end, "a packet that is not whole"))
+    return damage
+
+
+def registers_in(packets: pa.RecordBatch) -> int:
+    """Registers listed in DIFF and FULL packets: those of a QUERY are asked for, not sent."""
+    import pyarrow.compute as pc
+
+    sets = pc.less_equal(packets["cmd"], _FULL)
+    return int(pc.sum(packets["count"].filter(sets)).as_py() or 0)
 
 
 def verify_streams(root: Path, report: Report) -> None:
@@ -213,7 +298,7 @@ class _Check:
                 # the stamps of keyframes are those of their sources and need not be told
                 if name and not (row[7] and name.endswith("_us")):
                     self.differ(path, f"{name} of the block", expected, value, row[0])
-        counts = self.counts(segment)
+        counts, rows = self.counts(segment)
         self.report.segments += 1
         self.report.frames += counts["packets"]
         self.report.bytes += size
@@ -225,20 +310,22 @@ class _Check:
                 self.differ(path, name, entry[name], value)
         if isinstance(entry.get("xxh3_128"), str) and not segment.is_open:
             self.differ(path, "xxh3_128", entry["xxh3_128"], _native.file_digest(str(path)))
-        self.tables(segment, counts["registers"])
+        self.tables(segment, rows)
 
-    def counts(self, segment: RegisterSegment) -> dict[str, int]:
+    def counts(self, segment: RegisterSegment) -> tuple[dict[str, int], int]:
+        """Packets and registers as the ledger counts them, and rows of a table."""
         import pyarrow.compute as pc
 
-        packets = total = 0
+        packets = registers_set = rows = 0
         try:
             for batch in registers.scan_files(self.stream.files, segment.path, rows=False):
                 packets += batch.num_rows
-                total += pc.sum(batch["count"]).as_py() or 0
+                registers_set += registers_in(batch)
+                rows += pc.sum(batch["count"]).as_py() or 0
         except TapelineError:
             # told as a problem of its own
             pass
-        return {"packets": packets, "registers": total}
+        return {"packets": packets, "registers": registers_set}, rows
 
     def tables(self, segment: RegisterSegment, rows: int) -> None:
         """Tables without a label hold everything, unless the configuration routes."""

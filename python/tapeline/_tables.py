@@ -171,32 +171,18 @@ def _from_arrow(job: Job, stack: contextlib.ExitStack) -> pa.RecordBatchReader:
         raise ConvertError(f"{job.source}: {error}", path=job.source) from error
 
 
-def _from_frames(job: Job, _stack: contextlib.ExitStack) -> pa.RecordBatchReader:
-    from tapeline.recording import open_recording
-
-    streams = open_recording(job.path).streams
-    name = job.options["stream"]
-    if name is None and len(streams) != 1:
-        raise ConfigError(f"{job.source} has {len(streams)} streams; say which: {', '.join(streams)}")
-    if name is not None and name not in streams:
-        raise ConfigError(f"{job.source} has no stream {name!r}; there are {', '.join(streams)}")
-    stream: pa.RecordBatchReader = (streams[name] if name else next(iter(streams.values()))).to_arrow()
-    return stream
-
-
-def _from_packets(job: Job, _stack: contextlib.ExitStack) -> pa.RecordBatchReader:
+def _from_recording(job: Job, stack: contextlib.ExitStack) -> pa.RecordBatchReader:
     from tapeline import registers
+    from tapeline._register_stream import Damage, RegisterStream, checked_rows
+    from tapeline.recording import one_stream
 
-    batches = iter(registers.scan_log(job.path, rows=True))
-    first = next(batches, None)
-    if first is None:
-        raise ConvertError(f"{job.source}: there is no packet in it", path=job.source)
-
-    def all_batches() -> Iterator[pa.RecordBatch]:
-        yield first
-        yield from batches
-
-    return _reader(job, first.schema, all_batches())
+    stream = one_stream(job.path, job.options["stream"])
+    if not isinstance(stream, RegisterStream):
+        frames = stream.to_arrow()
+        return _reader(job, frames.schema, frames)
+    damage: list[Damage] | None = [] if job.options["on_corrupt"] == "skip" else None
+    stack.callback(lambda: job.facts.update(bytes_skipped=sum(one.length for one in damage or ())))
+    return _reader(job, registers.scan_schema(stream.wire), checked_rows(stream, damage))
 
 
 _SOURCES: dict[str, Callable[[Job, contextlib.ExitStack], pa.RecordBatchReader]] = {
@@ -205,8 +191,8 @@ _SOURCES: dict[str, Callable[[Job, contextlib.ExitStack], pa.RecordBatchReader]]
     "bcsv": _from_bcsv,
     "parquet": _from_parquet,
     "arrow": _from_arrow,
-    "dat": _from_frames,
-    "pkt": _from_packets,
+    "dat": _from_recording,
+    "pkt": _from_recording,
 }
 
 

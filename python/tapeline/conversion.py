@@ -66,6 +66,7 @@ class ConvertReport:
         delimiter: Of the CSV file read; None for other formats.
         decimal: Decimal separator of the CSV file read; None for other formats.
         gaps: Damaged rows of a BCSV file that were left out, as (first, stop).
+        bytes_skipped: Damaged bytes of logs of register packets that were left out.
         passes: Times that the source was read.
         bytes_read: Size of the source.
         bytes_written: Size of the output.
@@ -85,6 +86,7 @@ class ConvertReport:
     delimiter: str | None = None
     decimal: str | None = None
     gaps: tuple[tuple[int, int], ...] = ()
+    bytes_skipped: int = 0
     passes: int = 1
     bytes_read: int = 0
     bytes_written: int = 0
@@ -93,7 +95,7 @@ class ConvertReport:
     @property
     def complete(self) -> bool:
         """True when every row of the source that was asked for is in the output."""
-        return not self.rows_skipped and not self.gaps
+        return not self.rows_skipped and not self.gaps and not self.bytes_skipped
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, `complete` included; what `tapeline convert --json` prints."""
@@ -120,6 +122,8 @@ class ConvertReport:
         if self.rows_skipped:
             lines.append(f"{self.rows_skipped:,} records left out for their number of fields")
         lines += [f"rows {first:,} to {stop - 1:,} are damaged and left out" for first, stop in self.gaps]
+        if self.bytes_skipped:
+            lines.append(f"{self.bytes_skipped:,} bytes of register packets are damaged and left out")
         return "\n".join(lines)
 
 
@@ -182,7 +186,8 @@ def convert(
         nan: What NaN is written as in CSV.
         ragged: CSV records with another number of fields than the table: `stop`; `skip` leaves them out; `pad` fills
             short ones with empty cells, and stops at long ones.
-        on_corrupt: Damaged rows of a BCSV file: `raise`, or `skip` and report.
+        on_corrupt: Damaged rows of a BCSV file, damaged blocks of a log of register packets: `raise`, or `skip` and
+            report.
         stream: Which stream of a recording, if it has several.
         row_codec: Of a BCSV file written, as the following two; see `bcsv.Writer`.
         file_codec: See `bcsv.Writer`.
@@ -198,6 +203,7 @@ def convert(
     Raises:
         ConvertError: The text cannot be converted; `.path`, `.line` and `.column` say where.
         ConfigError: Options contradict each other or the file.
+        TapelineError: There is no such stream in the recording, or its log is damaged.
         BcsvError: The BCSV file is damaged, or a value does not fit the format.
         FileExistsError: The output exists, and `overwrite` is false.
         OSError: As the operating system gave it.
@@ -318,7 +324,9 @@ def _input(job: Job) -> Iterator[str]:
     if job.source != "-":
         yield job.source
         return
-    with tempfile.NamedTemporaryFile(dir=job.temporary, prefix=".tapeline-", suffix=".stdin") as spool:
+    # recordings are known by their extension
+    suffix = f".{job.source_format}" if job.source_format in _READ_ONLY else ".stdin"
+    with tempfile.NamedTemporaryFile(dir=job.temporary, prefix=".tapeline-", suffix=suffix) as spool:
         shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
         spool.flush()
         yield spool.name
@@ -386,7 +394,7 @@ def _format(path: str, given: str | None, key: str) -> Format:
     if path != "-" and place.is_dir():
         return "dat"
     try:
-        return EXTENSIONS[place.suffix.lower()]
+        return EXTENSIONS[Path(path.removesuffix(".part")).suffix.lower()]
     except KeyError:
         pass
     what = "stdin or stdout has" if path == "-" else f"{path}: the extension is not known and tells"

@@ -24,7 +24,7 @@ from tapeline import _manifest
 from tapeline._register_files import wire_of
 from tapeline._segments import INDEX_COLUMNS, LATE, Frame, Segment
 from tapeline._times import Time, parse_time
-from tapeline.errors import TapelineError
+from tapeline.errors import ConfigError, TapelineError
 from tapeline.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ __all__ = ["Frame", "Periodic", "Recording", "Segment", "Stream", "Time", "open_
 
 
 def open_recording(path: str | os.PathLike[str]) -> Recording:
-    """Open a recording, finished or still being written, or a single `.dat` file.
+    """Open a recording, finished or still being written, or a single `.dat`, `.pkt` or `.spkt` file.
 
     Only names and the manifest are read.
 
     Args:
-        path: The directory, or a `.dat` or `.dat.part` file.
+        path: The directory, or the file, which may end in `.part`.
 
     Raises:
         TapelineError: There is neither a manifest nor a segment.
@@ -74,6 +74,22 @@ def open_recording(path: str | os.PathLike[str]) -> Recording:
         segments = [Segment(p, layout, rule) for p in files.paths] if files else []
         streams[name] = Stream(name, segments, entry, layout)
     return Recording(place, manifest, dict(sorted(streams.items())))
+
+
+def one_stream(path: str, name: str | None = None) -> Stream:
+    """The stream of a recording that is meant; without a name there must be only one.
+
+    Raises:
+        ConfigError: There is another number of them, or none of that name.
+        TapelineError: There is neither a manifest nor a segment.
+        OSError: As the operating system gave it.
+    """
+    streams = open_recording(path).streams
+    if name is None and len(streams) != 1:
+        raise ConfigError(f"{path} has {len(streams)} streams; say which: {', '.join(streams)}")
+    if name is not None and name not in streams:
+        raise ConfigError(f"{path} has no stream {name!r}; there are {', '.join(streams)}")
+    return next(iter(streams.values())) if name is None else streams[name]
 
 
 class Recording:

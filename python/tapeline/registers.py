@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tapeline import _native
-from tapeline._register_files import MANIFEST, RegisterFiles, find, index_of
+from tapeline._register_files import MANIFEST, PART, RegisterFiles, find, index_of
 from tapeline._sink_settings import TYPES, Route
 from tapeline._times import parse_time
 from tapeline.errors import TapelineError
@@ -58,7 +58,7 @@ def scan_log(
 ) -> Iterator[pa.RecordBatch]:
     """Read a log of register packets, a row per register or per packet.
 
-    About 16 MB are held at a time. A packet that is not whole at the end of an open log is left out.
+    About 16 MB are held at a time. A packet that is not whole at the end of an open log (`.part`) is left out.
 
     Args:
         path: A `.pkt` or `.spkt`, finished or not (`.part`), or a directory: then all logs in order.
@@ -75,7 +75,8 @@ def scan_log(
         Batches of up to about a million rows.
 
     Raises:
-        TapelineError: The file is no log, or there is something in it that is no packet; the batches before are good.
+        TapelineError: The file is no log, or there is something in it that is no whole packet; the batches before are
+            good. What the wire cannot show (it has no checksum) `verify` and `convert` find with the index.
         OSError: As the operating system gave it.
     """
     for files in find(path).values():
@@ -91,21 +92,24 @@ def scan_files(
     route: Route | Mapping[str, Any] | None = None,
     keyframes: bool = False,
     start: int = 0,
+    stop: int | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """One log of a stream; see `scan_log`."""
+    """One log of a stream, or the packets between two bytes of it; see `scan_log`."""
     import pyarrow as pa
 
     chosen = (Route() if route is None else Route.from_value(route, "route")).lists
     read = _native.register_rows if rows else _native.register_packets
-    at, stop = max(start, 0 if keyframes else keyframe_bytes(log, files)), log.stat().st_size
-    while at < stop:
-        found = read(str(log), files.wire, at, stop, _READ_BYTES, chosen)
+    at, end = max(start, 0 if keyframes else keyframe_bytes(log, files)), log.stat().st_size if stop is None else stop
+    while at < end:
+        found = read(str(log), files.wire, at, end, _READ_BYTES, chosen)
         if found.rows:
             yield pa.record_batch(found)
         if found.broken is not None:
             raise TapelineError(f"{log}: no packet at byte {found.next_offset}: {found.broken}")
         if found.next_offset == at:
-            break
+            if log.suffix == PART:
+                break
+            raise TapelineError(f"{log}: no packet at byte {at}: not whole, {end - at} bytes are there")
         at = found.next_offset
 
 

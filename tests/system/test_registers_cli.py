@@ -6,10 +6,17 @@ import socket
 import struct
 import threading
 
+import pyarrow.parquet as pq
 import pytest
 
+import tapeline
+from _support.register_server import connect, receive
 from _support.registers import REPLY, T0, Log, Packet, rows_of
+from tapeline import wire
 from tapeline.cli.main import main
+from tapeline.registers import scan_schema
+
+WIRES = {"pkt": "packet", "spkt": "simple"}
 
 
 @pytest.fixture
@@ -75,6 +82,99 @@ def test_info_and_verify(run, capsys):
     log.write_bytes(log.read_bytes()[:-1])
     code, report = answer(capsys, "verify", run)
     assert (code, report["ok"]) == (1, False)
+
+
+def test_registers_asked_for_are_none_that_were_sent(tmp_path, capsys):
+    """A QUERY is logged and has rows as any packet, but sets nothing: ledger, info and verify agree on that."""
+    config = {"out": str(tmp_path), "streams": {"rack": {"url": "tcp://127.0.0.1:0?wire=packet", "sinks": ["parquet"]}}}
+    with tapeline.Recorder(config) as recorder, connect(recorder) as client:
+        client.sendall(wire.encode_packet([1, 2], [3, 4], src_id=1, type=2))
+        client.sendall(wire.encode_packet([1, 2, 5], cmd=wire.Command.QUERY, src_id=1, type=2))
+        assert receive(client)[0].registers == [(1, 3), (2, 4)]
+    assert recorder.ledger()["rack"].registers_received == 2
+    assert answer(capsys, "verify", tmp_path) == (0, {"ok": True, "frames": 2, "bytes": 62, "segments": 1,
+                                                      "problems": []})  # fmt: skip
+    assert answer(capsys, "info", tmp_path)[1]["streams"]["rack"]["registers"] == 2
+
+
+def test_head_and_tail_print_rows_of_a_recording_or_a_log(run, sent, capfd):
+    last = max((run / "rack").glob("*.pkt"))
+    rows = [pair for packet in sent for pair in packet.registers]
+    for words, expected in (
+        (["head", run, "-n", "3"], rows[:3]),
+        (["tail", run, "-n", "3"], rows[-3:]),
+        (["tail", run, "-n", "25"], rows[-25:]),
+        (["tail", run, "-n", "100"], rows),
+        (["tail", run, "-n", "0"], []),
+        (["head", last, "-n", "2"], rows[40:42]),
+        (["tail", last, "-n", "1000"], rows[40:]),
+        (["head", run, "--stream", "rack"], rows[:10]),
+    ):
+        assert main([*map(str, words), "--columns", "offset,value", "--csv"]) == 0
+        header, *lines = csv.reader(capfd.readouterr().out.splitlines())
+        assert header == ["offset", "value"]
+        assert [tuple(map(int, line)) for line in lines] == expected
+    assert main(["head", str(run), "--stream", "ch0"]) == 2
+    assert "no stream 'ch0'" in capfd.readouterr().err
+
+
+def test_a_log_that_was_cut_is_told_by_every_command(run, capfd):
+    log = max((run / "rack").glob("*.pkt"))
+    log.write_bytes(log.read_bytes()[:-1])
+    said = f"{log}: no packet at byte {log.stat().st_size - 28}: not whole, 28 bytes are there"
+    for words in (["cat", run], ["tail", run]):
+        assert main([*map(str, words)]) == 1
+        out, err = capfd.readouterr()
+        assert out.count("\n") >= 1
+        assert said in err
+    assert main(["info", str(log), "--json"]) == 0
+    facts = json.loads(capfd.readouterr().out)
+    (one,) = facts["streams"].values()
+    assert (one["packets"], one["damage"]) == (9, said)
+    log.rename(f"{log}.part")  # still being written: nothing is wrong
+    assert main(["cat", f"{log}.part"]) == 0
+    assert capfd.readouterr().out.count("\n") == 9
+
+
+@pytest.mark.parametrize("damage", ["value", "length", "cut"])
+def test_convert_stops_at_damage_or_leaves_its_block_out(tmp_path, run, sent, damage, capsys):
+    """No checksum is in the packets: those of the index tell."""
+    log = sorted((run / "rack").glob("*.pkt"))[1]
+    data = bytearray(log.read_bytes())
+    (block, *_) = [
+        b for b in tapeline.open_recording(run).streams["rack"].logs[1].blocks().to_pylist() if not b["keyframe"]
+    ]
+    start, length = block["offset"], block["length"]
+    match damage:
+        case "value":
+            data[start + 40] ^= 1
+        case "length":
+            data[start : start + 4] = b"\xff" * 4
+        case "cut":
+            del data[-1:]
+    log.write_bytes(data)
+    out = tmp_path / "out.parquet"
+    assert main(["convert", str(run), str(out)]) == 1
+    assert "--skip-damage" in capsys.readouterr().err
+    assert not out.exists()
+    code, report = answer(capsys, "convert", run, out, "--skip-damage")
+    # blocks of the index hold eight packets here, the last one two; that of a log which ends too early is none
+    lost = sent[18:20] if damage == "cut" else sent[10:18]
+    assert (code, report["complete"]) == (3, False)
+    kept = [packet for packet in sent if packet not in lost]
+    if damage == "cut":
+        kept, length = [packet for packet in sent if packet is not sent[19]], 28
+    assert report["bytes_skipped"] == length
+    assert pq.read_table(out)["value"].to_pylist() == [row[-1] for row in rows_of(kept)]
+
+
+@pytest.mark.parametrize("end", ["parquet", "bcsv", "csv", "jsonl", "arrow"])
+@pytest.mark.parametrize("extension", ["pkt", "spkt"])
+def test_a_log_without_packets_becomes_a_table_without_rows(tmp_path, extension, end, capsys):
+    (tmp_path / f"rack.{extension}").touch()
+    code, report = answer(capsys, "convert", tmp_path / f"rack.{extension}", tmp_path / f"out.{end}")
+    assert (code, report["rows"], report["complete"]) == (0, 0, True)
+    assert [column["name"] for column in report["columns"]] == scan_schema(WIRES[extension]).names
 
 
 def test_query_and_watch_ask_a_server(capsys):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tapeline._register_stream import RegisterStream
+from tapeline._register_stream import RegisterStream, registers_in
 from tapeline.cli._output import emit, escape
 from tapeline.cli.registers import _iso
 from tapeline.errors import TapelineError
@@ -35,7 +35,7 @@ def stream_facts(stream: Stream) -> dict[str, Any]:
     try:
         for batch in logs.packets():
             packets += batch.num_rows
-            registers += int(pc.sum(batch["count"]).as_py() or 0)
+            registers += registers_in(batch)
             ends = pc.min_max(batch["timestamp_us"].cast(pa.int64())).as_py()
             first = ends["min"] if first is None else min(first, ends["min"])
             last = ends["max"] if last is None else max(last, ends["max"])

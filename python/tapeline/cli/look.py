@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tapeline.cli._output import Outcome, emit, emit_json, escape, note, size, table
 from tapeline.cli._tables import column_list, rows_table, show, text_form, text_options
+from tapeline.errors import TapelineError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+
+    from tapeline.tools.tables import Source
 
 # More rows than this are printed page by page as they are read
 _FEW_ROWS = 1000
@@ -16,42 +24,55 @@ _HEAD_EXAMPLES = """\b
 Examples:
   tapeline head run.bcsv
   tapeline head -n 100 --columns time,temp run.bcsv --json
+  tapeline head run --stream rack
 """
 _TAIL_EXAMPLES = """\b
 Examples:
   tapeline tail run.bcsv
   tapeline tail -n 1 --no-header -d ';' run.bcsv
+  tapeline tail run/rack/rack_000000_20261121T030000.000000Z.pkt
 """
 
 
 @click.command(epilog=_HEAD_EXAMPLES)
-@click.argument("path", type=click.Path(exists=True, dir_okay=False), metavar="FILE")
+@click.argument("path", type=click.Path(exists=True), metavar="PATH")
 @click.option("-n", "--rows", type=click.IntRange(min=0), default=10, show_default=True, help="How many.")
 @click.option("--columns", metavar="NAMES", help="Only these, in this order: a,b,c.")
+@click.option("--stream", metavar="NAME", help="Of a recording with several.")
 @text_options
-def head(path: str, *, rows: int, columns: str | None, **words: Any) -> Outcome:
-    """Print the first rows of a BCSV file, or of a CSV, Parquet or Arrow file.
+def head(path: str, *, rows: int, columns: str | None, stream: str | None, **words: Any) -> Outcome:
+    """Print the first rows of a table, a recording, a .dat or a .pkt.
 
-    A table on a terminal, CSV elsewhere. Only the packets with these rows are read.
+    A table on a terminal, CSV elsewhere. Only the packets with these rows are read. A frame is a row, of register
+    packets each register is one.
     """
-    return print_rows(path, columns, 0, rows, words)
+    return print_rows(path, columns, 0, rows, words, stream=stream)
 
 
 @click.command(epilog=_TAIL_EXAMPLES)
-@click.argument("path", type=click.Path(exists=True, dir_okay=False), metavar="FILE")
+@click.argument("path", type=click.Path(exists=True), metavar="PATH")
 @click.option("-n", "--rows", type=click.IntRange(min=0), default=10, show_default=True, help="How many.")
 @click.option("--columns", metavar="NAMES", help="Only these, in this order: a,b,c.")
+@click.option("--stream", metavar="NAME", help="Of a recording with several.")
 @text_options
-def tail(path: str, *, rows: int, columns: str | None, **words: Any) -> Outcome:
-    """Print the last rows of a BCSV file, or of a CSV, Parquet or Arrow file.
+def tail(path: str, *, rows: int, columns: str | None, stream: str | None, **words: Any) -> Outcome:
+    """Print the last rows of a table, a recording, a .dat or a .pkt.
 
-    As `head`. In a BCSV file without a footer, packet headers are searched for first.
+    As `head`. In a BCSV file without a footer, packet headers are searched for first. Frames are read from the first
+    on, of register packets only the last logs.
     """
-    return print_rows(path, columns, -rows, 0 if rows == 0 else None, words)
+    return print_rows(path, columns, -rows, 0 if rows == 0 else None, words, stream=stream)
 
 
 def print_rows(
-    path: str, columns: str | None, start: int, stop: int | None, words: dict[str, Any], *, skip_damage: bool = False
+    path: str,
+    columns: str | None,
+    start: int,
+    stop: int | None,
+    words: dict[str, Any],
+    *,
+    skip_damage: bool = False,
+    stream: str | None = None,
 ) -> Outcome:
     """Print rows of a table; `words` are those of `text_options`."""
     from tapeline.tools.quick import kind_of
@@ -59,7 +80,10 @@ def print_rows(
     if kind_of(path) == "bcsv":
         gaps = _print_bcsv(path, column_list(columns), start, stop, words, skip_damage=skip_damage)
     else:
-        gaps = _print_table(path, column_list(columns), start, stop, words, skip_damage=skip_damage)
+        from tapeline.tools.tables import Source
+
+        source = Source(path, skip_damage=skip_damage, stream=stream)
+        gaps = _print_table(source, column_list(columns), start, stop, words)
     for first, last in gaps:
         note(f"rows {first:,} to {last - 1:,} are damaged and were left out")
     return Outcome.LOSS if gaps else Outcome.DONE
@@ -79,24 +103,40 @@ def _print_bcsv(
         sys.stdout.flush()
         return quick.print_text(path, **form, **span)
     if skip_damage or (stop is None and start >= 0) or abs((stop or 0) - start) > _FEW_ROWS:
-        return _print_table(path, chosen, start, stop, words, skip_damage=skip_damage)
+        from tapeline.tools.tables import Source
+
+        return _print_table(Source(path, skip_damage=skip_damage), chosen, start, stop, words)
     names, *rows = quick.cells(path, **span)
     emit(rows_table(names, rows, header=not words["no_header"]))
     return []
 
 
 def _print_table(
-    path: str, chosen: list[str] | None, start: int, stop: int | None, words: dict[str, Any], *, skip_damage: bool
+    source: Source, chosen: list[str] | None, start: int, stop: int | None, words: dict[str, Any]
 ) -> list[tuple[int, int]]:
     import pyarrow as pa
 
-    from tapeline.tools.tables import Source, stream_of
+    from tapeline.tools.tables import stream_of
 
-    source = Source(path, skip_damage=skip_damage)
     if chosen is not None:
         _check_names(chosen, source.schema.names)
     schema = source.schema if chosen is None else pa.schema([source.schema.field(name) for name in chosen])
-    show(stream_of(schema, source.scan(chosen, start, stop)), words)
+    failed: list[TapelineError] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from source.scan(chosen, start, stop)
+        except TapelineError as error:
+            failed.append(error)
+            raise
+
+    try:
+        show(stream_of(schema, batches()), words)
+    except Exception:
+        # on its way through an Arrow stream an error becomes a text
+        if failed:
+            raise failed[0] from None
+        raise
     return source.gaps
 
 

@@ -139,7 +139,8 @@ def cat(
 
             if payloads:
                 raise click.UsageError(f"{stream.name} carries register packets, which have no payloads; see --rows")
-            print_packets(stream, start, stop, limit, form="json" if as_json else form, rows=rows)
+            chosen = "json" if as_json else "csv" if words["as_csv"] else form
+            print_packets(stream, start, stop, limit, form=chosen, rows=rows)
             continue
         frames = stream.frames(_time(start, "--start"), _time(stop, "--stop"))
         for frame in itertools.islice(frames, limit):
@@ -282,6 +283,8 @@ def _info_text(facts: dict[str, Any]) -> str:
     packets = []
     for name, one in facts["streams"].items():
         if "packets" in one:
+            if one["damage"]:
+                lines.append(f"{escape(name)}: {escape(one['damage'])}")
             packets.append([name, one["wire"], one["segments"], one["packets"], one["registers"], size(one["bytes"]),
                             len(one["sources"]), one["first_time"], one["last_time"]])  # fmt: skip
             continue

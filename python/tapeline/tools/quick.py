@@ -17,18 +17,21 @@ from tapeline.errors import ConfigError
 PARQUET = (".parquet", ".pq")
 ARROW = (".arrow", ".ipc", ".feather", ".arrows")
 TEXT = (".csv", ".tsv", ".txt")
+RECORDED = (".dat", ".pkt", ".spkt")
 
 
 def kind_of(path: str) -> str:
-    """`bcsv`, `parquet`, `arrow` or `csv`: the first bytes decide, then the extension.
+    """`bcsv`, `parquet`, `arrow`, `csv` or `recording`: the first bytes decide, then the extension.
 
     Raises:
         ConfigError: None of them.
         OSError: As the operating system gave it.
     """
+    suffix = Path(path.removesuffix(".part")).suffix.lower()
+    if suffix in RECORDED or Path(path).is_dir():
+        return "recording"
     with open(path, "rb") as file:  # noqa: PTH123 - errors then carry the name as given
         magic = file.read(8)
-    suffix = Path(path).suffix.lower()
     if magic[:4] == b"BCSV" or suffix == ".bcsv":
         return "bcsv"
     if magic[:4] == b"PAR1" or suffix in PARQUET:
@@ -37,7 +40,7 @@ def kind_of(path: str) -> str:
         return "arrow"
     if suffix in TEXT:
         return "csv"
-    raise ConfigError(f"{path} is no table: .bcsv, .csv, .parquet and .arrow files are")
+    raise ConfigError(f"{path} is no table: .bcsv, .csv, .parquet and .arrow files are, and recordings")
 
 
 def facts(path: str) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from tapeline import _native, bcsv
+from tapeline._register_stream import RegisterStream
 from tapeline.bcsv._schema import columns_of
 from tapeline.errors import ConfigError
+from tapeline.recording import one_stream
 from tapeline.tools.quick import ARROW, PARQUET, TEXT, kind_of
 
 if TYPE_CHECKING:
@@ -42,21 +44,27 @@ class Source:
 
     Attributes:
         path: The file.
-        kind: `bcsv`, `parquet`, `arrow` or `csv`.
+        kind: `bcsv`, `parquet`, `arrow`, `csv` or `recording`.
         schema: Its columns, as Arrow types.
     """
 
-    def __init__(self, path: str, *, skip_damage: bool = False) -> None:
+    def __init__(self, path: str, *, skip_damage: bool = False, stream: str | None = None) -> None:
         """Open a file; its first bytes decide, then its extension.
+
+        Args:
+            path: The file, or the directory of a recording.
+            skip_damage: Leave damaged rows out; of BCSV.
+            stream: Of a recording, which.
 
         Raises:
             BcsvError: A BCSV file whose header is damaged.
-            ConfigError: Nobody knows what it is.
+            ConfigError: Nobody knows what it is, or which stream of a recording is meant.
             OSError: As the operating system gave it.
         """
         self.path = path
         self.kind = kind_of(path)
         self._reader: bcsv.Reader | None = None
+        self._recorded = one_stream(path, stream) if self.kind == "recording" else None
         self._skip_damage = skip_damage
         if self.kind == "bcsv":
             self._reader = bcsv.Reader(path, on_corrupt="skip" if skip_damage else "raise")
@@ -92,6 +100,10 @@ class Source:
         if self._reader is not None:
             yield from self._reader.iter_batches(columns, BATCH_ROWS, start=start, stop=stop)
             return
+        if start < 0 and stop is None and isinstance(self._recorded, RegisterStream):
+            rows = self._recorded.last_rows(-start)
+            yield from (rows if columns is None else rows.select(list(columns))).to_batches(BATCH_ROWS)
+            return
         if start < 0 or (stop or 0) < 0:
             total = self.num_rows
             total = sum(batch.num_rows for batch in self._batches(None)) if total is None else total
@@ -111,6 +123,8 @@ class Source:
         return self._stream().schema
 
     def _stream(self) -> pa.RecordBatchReader:
+        if self._recorded is not None:
+            return self._recorded.to_arrow()
         if self.kind == "csv":
             return pa.RecordBatchReader.from_stream(_native.CsvTable(self.path, json.dumps(_CSV_OPTIONS), None))
         source = pa.memory_map(self.path)
@@ -146,6 +160,7 @@ class TableSource(Source):
         self.schema = table.schema
         self._table = table
         self._reader = None
+        self._recorded = None
 
     @property
     def num_rows(self) -> int:
