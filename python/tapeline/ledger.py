@@ -199,7 +199,7 @@ class RegisterLedger:
     def lost_anything(self) -> bool:
         """True when something that reached the receiver, or its kernel, is not in the log.
 
-        Gaps are the producer's to explain on a byte stream and do not count here.
+        Gaps are the producer's to explain on a byte stream and do not count there; between datagrams they are losses.
         """
         return bool(
             self.packets_invalid.total
@@ -207,6 +207,7 @@ class RegisterLedger:
             or self.framing_lost
             or self.packets_refused
             or self.datagrams_dropped_by_kernel
+            or (self.datagrams_received and self.packets_lost)
             or self.shm_overtakes
             or self.shm_records_corrupt
         )

@@ -16,6 +16,7 @@ from tests.system._processes import tapeline as command
 
 import tapeline
 from _support.register_server import connect, receive, segments, stored, synced, wait_until
+from _twins.frames import crc32c
 from tapeline import wire
 
 # The full figure is 10,000 (benches/bench_registers.py).
@@ -380,7 +381,7 @@ def test_hostile_connections_cost_a_good_client_nothing(tmp_path):
     assert any("length is 4294967295, must be at most" in text for text in told)
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "flipped", "version", "ahead"])
 def test_without_a_usable_image_file_the_log_gives_the_image_and_no_sequence_is_counted_twice(tmp_path, damage):
     first = b"".join(packets(1, 400)) + b"".join(packets(2, 400, src_id=2))
     with tapeline.Recorder(config(tmp_path, rotate_bytes=5000)) as recorder, connect(recorder) as client:
@@ -394,6 +395,15 @@ def test_without_a_usable_image_file_the_log_gives_the_image_and_no_sequence_is_
     elif damage == "flipped":
         content[len(content) // 2] ^= 4
         file.write_bytes(content)
+    elif damage == "empty":
+        file.touch()
+    elif damage == "version":
+        content[8:12] = struct.pack("<I", 2)
+        file.write_bytes(content)
+    elif damage == "ahead":  # the place in the log that it stands for is one that is not there
+        content[32:40] = struct.pack("<Q", 1_000)
+        content[12:16] = struct.pack("<I", crc32c(bytes(content[16:])))
+        file.write_bytes(content)
     with tapeline.Recorder(config(tmp_path)) as recorder, connect(recorder) as client:
         client.sendall(wire.encode_packet([1], [1], src_id=3, type=2))
         for source in (1, 2):
@@ -401,6 +411,7 @@ def test_without_a_usable_image_file_the_log_gives_the_image_and_no_sequence_is_
             assert receive(client)[0].registers == before.registers(2, source)
     ledger = recorder.ledger()["rack"]
     assert (ledger.gaps, ledger.packets_duplicate, ledger.packets_reordered) == (0, 0, 0)
+    assert tapeline.open_recording(tmp_path).verify().ok
 
 
 def test_keyframes_after_a_restart_carry_on_the_sequence(tmp_path):
@@ -437,6 +448,23 @@ def test_datagrams_that_are_no_whole_packets_are_counted(tmp_path):
     )
     assert (ledger.framing_lost, ledger.bytes_discarded) == (1, len(good) - 1 + 10 + 30)
     assert stored(tmp_path) == good * 7
+
+
+def test_a_gap_between_datagrams_is_a_loss_and_one_on_a_connection_is_not(tmp_path):
+    parts = [wire.encode_packet([1], [n], src_id=1, type=2, seq=n) for n in (0, 1, 5)]
+    udp = tapeline.Recorder(config(tmp_path / "udp", url="udp://127.0.0.1:0?wire=packet"))
+    with udp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        host, port = udp.status().streams["rack"].addresses[0].removeprefix("udp://").rsplit(":", 1)
+        for part in parts:
+            sender.sendto(part, (host, int(port)))
+        wait_until(lambda: udp.ledger()["rack"].datagrams_received == len(parts))
+    with tapeline.Recorder(config(tmp_path / "tcp")) as tcp, connect(tcp) as client:
+        client.sendall(b"".join(parts))
+        synced(client)
+    for recorder, lost in ((udp, True), (tcp, False)):
+        ledger = recorder.ledger()["rack"]
+        assert (ledger.gaps, ledger.packets_lost) == (1, 3)
+        assert ledger.lost_anything == recorder.summary()["lost_anything"] == lost
 
 
 def test_standard_input_and_a_file_are_read_to_their_end(tmp_path):

@@ -111,6 +111,10 @@ def test_after_a_signal_every_table_is_there_and_holds_what_was_sent(tmp_path, c
     [parquet, dumps] = summary["streams"]["rack"]["sinks"]
     assert (parquet["rows"], parquet["error"], dumps["name"], dumps["packets"]) == (16_000, None, "dumps.csv", 100)
     assert parquet["files"] == len(list(directory.glob("*.pkt"))) > 2
+    listed = {Path(file).name for file in summary["streams"]["rack"]["files"]}
+    assert listed == {
+        p.name for p in directory.iterdir() if not p.name.endswith((".touch.bcsv", ".doubts.bcsv", "e.bin"))
+    }
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -6,13 +6,14 @@ import json
 import os
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tapeline._register_files import wire_of
+from tapeline._sink_settings import TABLE_KINDS
 from tapeline.sinks._follow import Follower, SinkStatus
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tapeline.config import RecorderConfig
 
 
@@ -41,6 +42,7 @@ class SinkSet:
         self._followers: dict[str, list[Follower]] = {}
         self._touch: list[Follower] = []
         self._drained = False
+        self._extensions: dict[str, list[str]] = {}
         for stream in config.streams:
             if stream.wire == "frame":
                 continue
@@ -48,6 +50,7 @@ class SinkSet:
             directory = config.out / stream.name
             make = partial(Follower, wire=stream.wire, directory=directory, position=position)
             self._followers[stream.name] = []
+            self._extensions[stream.name] = [sink.extension for sink in stream.sinks if sink.kind in TABLE_KINDS]
             for sink in stream.sinks:
                 progress = partial(source.sink_progress, stream.name, sink.name) if sink.priority == "archive" else None
                 if progress is not None:
@@ -84,13 +87,23 @@ class SinkSet:
         return {name: [follower.status() for follower in followers] for name, followers in self._followers.items()}
 
     def add_to(self, summary: dict[str, Any]) -> dict[str, Any]:
-        """Put `sinks` into the streams of a summary; a sink that lost something makes `lost_anything` true."""
+        """Put `sinks` into the streams of a summary, and their tables to its files.
+
+        A sink that lost something makes `lost_anything` true.
+        """
         for name, sinks in self.status().items():
             stream = summary["streams"].get(name)
             if stream is not None:
                 stream["sinks"] = [sink.as_dict() for sink in sinks]
+                stream["files"] += self._tables(name, stream["files"])
             summary["lost_anything"] = bool(summary.get("lost_anything")) or any(s.lost_anything for s in sinks)
         return summary
+
+    def _tables(self, stream: str, files: list[str]) -> list[str]:
+        """The finished tables beside the logs among some files."""
+        stems = [path.with_suffix("") for path in map(Path, files) if wire_of(path) is not None]
+        tables = [Path(f"{stem}.{extension}") for stem in stems for extension in self._extensions[stream]]
+        return [str(table) for table in tables if table.exists()]
 
     def keep(self, manifest: Path) -> None:
         """Write the state of ended sinks into the manifest of an ended recorder: `sinks` of each stream that has some.

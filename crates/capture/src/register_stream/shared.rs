@@ -248,7 +248,8 @@ impl RegisterShared {
     }
 
     /// Whether something that reached the receiver, or its kernel, is not in the log. A packet of which a client had
-    /// sent a part when the recorder was stopped had not reached it.
+    /// sent a part when the recorder was stopped had not reached it. A gap in a byte stream is the producer's to explain;
+    /// one between datagrams is a loss.
     pub(crate) fn lost_anything(&self) -> bool {
         let l = self.ledger();
         let r = RegIn::from_array(self.received.snapshot());
@@ -258,6 +259,7 @@ impl RegisterShared {
             || l.framing_lost > 0
             || l.packets_refused > 0
             || l.datagrams_dropped_by_kernel > 0
+            || (l.datagrams_received > 0 && l.packets_lost > 0)
             || l.shm_overtakes > 0
             || l.shm_records_corrupt > 0
             || i.length_mismatch + i.unknown_command + i.unknown_type + i.truncated > 0
