@@ -8,6 +8,9 @@ Files lie on tmpfs (`--dir`), which takes about four times `--megabytes`. The tw
 `--repeat` counts. Both get the same options: row codec delta, file codec packet-lz4-batch, the same level. Before
 anything is timed, CSV to BCSV to CSV must give back the CSV byte by byte, and the rival's file must hold the same rows.
 
+`validate --deep` of both reads what ours wrote. `head`, `tail` and `info` are whole processes on a file of
+`--look-gigabytes`, which `--dir` must have room for.
+
 Tables: `mixed` is the profile mixed_generic (72 columns of every type, random), `telemetry` what loggers write (time in
 ns, a counter, states, floats of six digits and doubles of all digits, words, a quoted note).
 """
@@ -36,6 +39,10 @@ from tapeline.bcsv._profiles import generate
 # Issue 5: at 1 GB of mixed CSV, both directions. Small files measure the start of the interpreter.
 FLOOR = 4.0
 SMOKE_FLOOR = 0.2
+# validate --deep, which decodes every row on both sides.
+VALIDATE_FLOOR = 2.0
+# One whole process of head, tail or info, whatever the size of the file.
+LOOK_SECONDS = 0.1
 # Resident memory of one process; the interpreter with its libraries takes 50 MB of it.
 MEMORY_MB = 256
 BLOCK_ROWS = 20_000
@@ -159,17 +166,43 @@ def measure(table: str, args: argparse.Namespace) -> dict:
     back.unlink()
     forth = best(to_bcsv, args.repeat)
     theirs.unlink()
+    deep = {
+        "ours": [sys.executable, "-m", "tapeline", "validate", "--deep", str(ours)],
+        "theirs": [str(peer.with_name("bcsvValidate")), "--deep", "-i", str(ours)],
+    }
     result = {"rows": rows, "bytes": sizes, "columns_typed_otherwise": wider, "csv2bcsv": forth}
     result["bcsv2csv"] = best(to_csv, args.repeat)
+    result["validate"] = best(deep, args.repeat)
     for path in (source, ours, back, other):
         path.unlink(missing_ok=True)
     return result
 
 
-def judge(results: dict, floor: float) -> list[str]:
+def look(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """The best of twenty processes of each command that looks at a large file, which is made and deleted again."""
+    path = args.dir / "large.bcsv"
+    block = mixed(10 * BLOCK_ROWS, 0)
+    with bcsv.Writer(path, block.schema) as writer:
+        while writer.rows_written == 0 or path.stat().st_size < args.look_gigabytes * 1e9:
+            writer.write_table(block)
+    commands = {name: [sys.executable, "-m", "tapeline", name, str(path)] for name in ("info", "head", "tail")}
+    found = {name: {"seconds": math.inf} for name in commands}
+    for _ in range(20):
+        for name, command in commands.items():
+            start = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            found[name]["seconds"] = min(found[name]["seconds"], time.perf_counter() - start)
+    size = path.stat().st_size
+    path.unlink()
+    for name, entry in found.items():
+        print(f"{name} of {size / 1e9:.2f} GB: {entry['seconds'] * 1e3:.0f} ms")
+    return found
+
+
+def judge(results: dict, floors: dict[str, float]) -> list[str]:
     missed = []
     for table, entry in results.items():
-        for tool in ("csv2bcsv", "bcsv2csv"):
+        for tool, floor in floors.items():
             ours, theirs = entry[tool]["ours"], entry[tool]["theirs"]
             ratio = theirs["seconds"] / ours["seconds"]
             rate = entry["bytes"]["csv"] / ours["seconds"] / 1e6
@@ -190,21 +223,26 @@ def main() -> int:
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--level", type=int, default=1, help="LZ4 level of both sides")
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--look-gigabytes", type=float, default=10, help="size of the file for head, tail and info")
     parser.add_argument("--smoke", action="store_true", help="5 MB, once, with a floor that only a wreck misses")
     parser.add_argument("--no-save", action="store_true")
     parser.add_argument("--dir", type=Path, default=Path("/dev/shm"), help="where files go; tmpfs for comparisons")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
     if args.smoke:
-        args.megabytes, args.repeat, args.no_save = 5, 1, True
+        args.megabytes, args.repeat, args.no_save, args.look_gigabytes = 5, 1, True, 0.01
     with tempfile.TemporaryDirectory(dir=args.dir, prefix="bench-tools-") as folder:
         args.dir = Path(folder)
         results = {table: measure(table, args) for table in args.tables}
-    missed = judge(results, SMOKE_FLOOR if args.smoke else FLOOR)
+        looks = look(args)
+    floors = {"csv2bcsv": FLOOR, "bcsv2csv": FLOOR, "validate": VALIDATE_FLOOR}
+    missed = judge(results, dict.fromkeys(floors, SMOKE_FLOOR) if args.smoke else floors)
+    limit = 1.0 if args.smoke else LOOK_SECONDS
+    missed += [f"{name}: {one['seconds']:.3f} s > {limit} s" for name, one in looks.items() if one["seconds"] > limit]
     if not args.no_save:
         folder = args.results / host()
         folder.mkdir(parents=True, exist_ok=True)
-        stored = {**facts(), "megabytes": args.megabytes, "level": args.level, "results": results}
+        stored = {**facts(), "megabytes": args.megabytes, "level": args.level, "results": results, "look": looks}
         (folder / "tools.json").write_text(json.dumps(stored, indent=1) + "\n")
     for line in missed:
         print("MISSED", line)
