@@ -5,11 +5,14 @@ python docs/generate.py          # after changing a setting, a command or a ledg
 
 from __future__ import annotations
 
+import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import schemas
 
 from tapeline import ledger
 from tapeline.cli.main import COMMANDS, EXIT_CODES, cli
@@ -118,10 +121,17 @@ def _helps(command: click.Command, name: str, parent: click.Context) -> Iterator
                 yield from _helps(child, sub, context)
 
 
+def json_schema(command: str) -> str:
+    """The JSON Schema of what a command prints."""
+    return json.dumps(schemas.document(command), indent=1, ensure_ascii=False) + "\n"
+
+
 PAGES = {
     "reference/configuration.md": configuration,
     "reference/ledger.md": ledger_fields,
     "reference/cli.md": command_line,
+    "reference/json.md": lambda: _NOTE + schemas.page(),
+    **{f"reference/{schemas.file_name(name)}": partial(json_schema, name) for name in schemas.SCHEMAS},
 }
 
 
@@ -134,6 +144,7 @@ def main(arguments: list[str]) -> int:
             continue
         stale.append(name)
         if "--check" not in arguments:
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
     for name in stale:
         print(f"{name}: {'out of date; run python docs/generate.py' if '--check' in arguments else 'written'}")

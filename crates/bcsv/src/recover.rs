@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::cursor::{Cursor, FileFacts, Unit};
 use crate::error::{Error, ErrorKind, Result};
@@ -99,7 +100,7 @@ pub enum Depth {
     Rows,
 }
 
-/// Read everything and say what is wrong. Memory: one packet.
+/// Read everything and say what is wrong. A thread per core; memory: one packet each.
 ///
 /// # Errors
 ///
@@ -108,7 +109,7 @@ pub fn validate(path: impl AsRef<Path>, limits: Limits) -> Result<Report> {
     validate_to(path, limits, Depth::Rows)
 }
 
-/// [`validate`], as far as `depth` says.
+/// [`validate`], as far as `depth` says. A thread per core; memory: one packet each.
 ///
 /// # Errors
 ///
@@ -119,7 +120,7 @@ pub fn validate_to(path: impl AsRef<Path>, limits: Limits, depth: Depth) -> Resu
         limits,
         ..ReadOptions::default()
     };
-    walk(&Reader::open(path, options)?, depth, |_, _, _| Ok(()))
+    check(&Reader::open(path, options)?, depth)
 }
 
 /// [`validate`] for a file that is open with [`OnCorrupt::Skip`].
@@ -128,60 +129,143 @@ pub fn validate_to(path: impl AsRef<Path>, limits: Limits, depth: Depth) -> Resu
 ///
 /// [`ErrorKind::Io`].
 pub fn validate_reader(reader: &Reader) -> Result<Report> {
-    walk(reader, Depth::Rows, |_, _, _| Ok(()))
+    check(reader, Depth::Rows)
 }
 
-/// Verify every unit, handing good ones to `keep` (the unit, its bytes, its rows).
-fn walk(
-    reader: &Reader,
-    depth: Depth,
-    mut keep: impl FnMut(&Unit, &[u8], u64) -> Result<()>,
-) -> Result<Report> {
+/// Verify every unit, on several threads.
+fn check(reader: &Reader, depth: Depth) -> Result<Report> {
     let index = reader.index()?;
     let facts = reader.facts();
-    let mut report = Report {
+    let units = index.units.as_slice();
+    let threads = match depth {
+        // Some bytes of each packet: not worth a thread.
+        Depth::Headers => 1,
+        _ => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let next = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
+    let work = || {
+        let mut checker = Checker::new(facts);
+        let mut done = Vec::new();
+        while !failed.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(unit) = units.get(number) else { break };
+            let verified = checker.verify(unit, depth);
+            if matches!(&verified, Err(error) if error.io_error().is_some()) {
+                failed.store(true, Ordering::Relaxed);
+            }
+            done.push((number, verified));
+        }
+        done
+    };
+    let mut done = in_threads(threads.min(units.len()), &work);
+    done.sort_unstable_by_key(|(number, _)| *number);
+    let mut report = begin(&index);
+    for (number, verified) in done {
+        if let Some(unit) = units.get(number) {
+            count(&mut report, number, unit, verified)?;
+        }
+    }
+    Ok(finish(report, &index, facts))
+}
+
+/// What each of `threads` threads found, this one among them.
+fn in_threads<T: Send>(threads: usize, work: &(impl Fn() -> Vec<T> + Sync)) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut done = work();
+        for helper in helpers {
+            // A panic in a helper would be a bug here; it must not pass as packets that are missing.
+            match helper.join() {
+                Ok(more) => done.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        done
+    })
+}
+
+/// Verify every unit in turn, handing good ones to `keep` (its bytes, its rows).
+fn walk(reader: &Reader, mut keep: impl FnMut(&[u8], u64) -> Result<()>) -> Result<Report> {
+    let index = reader.index()?;
+    let facts = reader.facts();
+    let mut report = begin(&index);
+    let mut checker = Checker::new(facts);
+    for (number, unit) in index.units.iter().enumerate() {
+        let verified = checker.verify(unit, Depth::Rows);
+        let good = verified.as_ref().ok().copied();
+        count(&mut report, number, unit, verified)?;
+        if let Some(rows) = good {
+            keep(checker.cursor.stored_bytes(), rows)?;
+        }
+    }
+    Ok(finish(report, &index, facts))
+}
+
+fn begin(index: &Index) -> Report {
+    Report {
         complete: index.complete,
         rows_expected: index.rows,
         ..Report::default()
-    };
-    let mut cursor = Cursor::new(Arc::clone(facts));
-    let mut gather = Gather::new(
-        &facts.header.schema,
-        &facts.layout,
-        facts.header.row_codec(),
-        None,
-    );
-    for (number, unit) in index.units.iter().enumerate() {
-        let verified = match depth {
-            Depth::Headers => header_agrees(facts, unit),
-            Depth::Checksums => measure(&mut cursor, unit),
-            Depth::Rows => verify(&mut cursor, &mut gather, unit),
-        };
-        match verified {
-            Ok(rows) => {
-                keep(unit, cursor.stored_bytes(), rows)?;
-                report.rows_readable += rows;
-                report.packets += 1;
-                if rows < unit.rows {
-                    let missing = (unit.first_row + rows, unit.first_row + unit.rows);
-                    report.problem(Some(unit.end), Some(missing), "rows are missing");
-                }
-            }
-            Err(error) if error.io_error().is_some() => return Err(error),
-            Err(error) => {
-                let lost = (unit.first_row, unit.first_row + unit.rows);
-                report.problem(
-                    error.offset().or(Some(unit.offset)),
-                    Some(lost),
-                    format!("packet {number}: {}", error.kind()),
-                );
+    }
+}
+
+/// Count a unit in, or say what is wrong with it.
+fn count(report: &mut Report, number: usize, unit: &Unit, verified: Result<u64>) -> Result<()> {
+    match verified {
+        Ok(rows) => {
+            report.rows_readable += rows;
+            report.packets += 1;
+            if rows < unit.rows {
+                let missing = (unit.first_row + rows, unit.first_row + unit.rows);
+                report.problem(Some(unit.end), Some(missing), "rows are missing");
             }
         }
+        Err(error) if error.io_error().is_some() => return Err(error),
+        Err(error) => {
+            let lost = (unit.first_row, unit.first_row + unit.rows);
+            report.problem(
+                error.offset().or(Some(unit.offset)),
+                Some(lost),
+                format!("packet {number}: {}", error.kind()),
+            );
+        }
     }
-    describe(&mut report, &index, facts);
+    Ok(())
+}
+
+fn finish(mut report: Report, index: &Index, facts: &FileFacts) -> Report {
+    describe(&mut report, index, facts);
     report.problems.sort_by_key(|problem| problem.offset);
     report.ok = report.problems.is_empty();
-    Ok(report)
+    report
+}
+
+/// The buffers of one thread.
+struct Checker {
+    facts: Arc<FileFacts>,
+    cursor: Cursor,
+    gather: Gather,
+}
+
+impl Checker {
+    fn new(facts: &Arc<FileFacts>) -> Self {
+        let codec = facts.header.row_codec();
+        Self {
+            facts: Arc::clone(facts),
+            cursor: Cursor::new(Arc::clone(facts)),
+            gather: Gather::new(&facts.header.schema, &facts.layout, codec, None),
+        }
+    }
+
+    /// The rows of a unit that are good, as far as `depth` says.
+    fn verify(&mut self, unit: &Unit, depth: Depth) -> Result<u64> {
+        match depth {
+            Depth::Headers => header_agrees(&self.facts, unit),
+            Depth::Checksums => measure(&mut self.cursor, unit),
+            Depth::Rows => verify(&mut self.cursor, &mut self.gather, unit),
+        }
+    }
 }
 
 /// Bytes of columns decoded at a time while verifying.
@@ -318,7 +402,7 @@ fn copy(reader: &Reader, file: &dyn StoredFile) -> Result<Report> {
     let packets = reader.header().file_codec().has_packets();
     let mut footer = Footer::default();
     let mut offset = header.len() as u64;
-    let report = walk(reader, Depth::Rows, |_, bytes, rows| {
+    let report = walk(reader, |bytes, rows| {
         if packets {
             footer.entries.push(IndexEntry {
                 offset,
