@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tapeline import _native
 from tapeline._job import FORMATS, ColumnReport, Format, Job, csv_options, import_facts, text_options
+from tapeline._special import is_special
 from tapeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -334,20 +335,30 @@ def _input(job: Job) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _output(job: Job, *, overwrite: bool) -> Iterator[str | None]:
-    """The path to write to: a name of its own until all is written; None where text goes straight to stdout."""
-    if job.destination == "-":
-        if job.destination_format in ("csv", "jsonl"):
+    """The path to write to: a name of its own until all is written; None where text goes straight to stdout.
+
+    A device or a pipe is written to, never replaced.
+    """
+    final = Path(job.destination)
+    stdout = job.destination in ("-", "/dev/stdout", "/dev/fd/1")
+    if stdout or is_special(final):
+        text = job.destination_format in ("csv", "jsonl")
+        if stdout:
             sys.stdout.flush()
-            yield None
+        if text:
+            yield None if stdout else str(final)
             return
         with tempfile.TemporaryDirectory(prefix="tapeline-") as folder:
             path = str(Path(folder) / "out")
             yield path
-            with Path(path).open("rb") as file:
-                shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
+            with (
+                Path(path).open("rb") as file,
+                contextlib.nullcontext(sys.stdout.buffer) if stdout else final.open("wb") as out,
+            ):
+                shutil.copyfileobj(file, out, 1 << 20)
+        if stdout:
             sys.stdout.flush()
         return
-    final = Path(job.destination)
     exists = final.exists()
     if exists and not overwrite:
         raise FileExistsError(17, "exists already; overwrite it if that is right", str(final))

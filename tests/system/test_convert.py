@@ -12,7 +12,7 @@ from tapeline import bcsv
 TEXT = "time,temp,state\n1,20.5,on\n2,21.25,off\n3,nan,on\n"
 FIELDS = {
     "source", "destination", "source_format", "destination_format", "rows", "rows_skipped", "rows_padded",
-    "blank_lines", "columns", "renamed", "delimiter", "decimal", "gaps", "passes", "bytes_read",
+    "bytes_skipped", "blank_lines", "columns", "renamed", "delimiter", "decimal", "gaps", "passes", "bytes_read",
     "bytes_written", "seconds", "complete",
 }  # fmt: skip
 

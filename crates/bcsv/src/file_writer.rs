@@ -85,7 +85,7 @@ impl FileWriter {
     ) -> Result<Self> {
         let path = path.as_ref();
         let storage = &file_options.storage;
-        let exists = storage.exists(path);
+        let exists = storage.exists(path)?;
         let core = match mode {
             WriteMode::Append if exists => Core::append(path, schema, file_options)?,
             WriteMode::Replace if exists => {

@@ -47,8 +47,12 @@ pub trait Storage: Send + Sync {
     /// As the operating system gives them.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn StoredFile>>;
 
-    /// Whether something has this name.
-    fn exists(&self, path: &Path) -> bool;
+    /// Whether a file has this name.
+    ///
+    /// # Errors
+    ///
+    /// Something else has it, a folder, a device or a pipe, which must not be replaced by a file.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
 
     /// Rename, replacing what has the new name.
     ///
@@ -113,8 +117,17 @@ impl Storage for Disk {
         ))
     }
 
-    fn exists(&self, path: &Path) -> bool {
-        path.symlink_metadata().is_ok()
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        match path.metadata() {
+            Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            Ok(found) if !found.is_file() => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{}: not a regular file", path.display()),
+            )),
+            Ok(_) => Ok(true),
+            // A symbolic link that leads nowhere has the name all the same.
+            Err(_) => Ok(path.symlink_metadata().is_ok()),
+        }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

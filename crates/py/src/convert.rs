@@ -232,7 +232,7 @@ enum Failed {
     Stream(String),
 }
 
-/// A new file, or stdout.
+/// A new file, a device or pipe, or stdout.
 enum Out {
     File(File),
     Stdout(BufWriter<std::io::Stdout>),
@@ -241,7 +241,16 @@ enum Out {
 impl Out {
     fn open(path: Option<&Path>) -> tapeline_csv::Result<Self> {
         Ok(match path {
-            Some(path) => Self::File(OpenOptions::new().write(true).create_new(true).open(path)?),
+            Some(path) => {
+                // A device or a pipe is there before.
+                let special = path.metadata().is_ok_and(|found| !found.is_file());
+                Self::File(
+                    OpenOptions::new()
+                        .write(true)
+                        .create_new(!special)
+                        .open(path)?,
+                )
+            }
             None => Self::Stdout(BufWriter::new(std::io::stdout())),
         })
     }

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from tapeline import _native, bcsv
 from tapeline._register_stream import RegisterStream
+from tapeline._special import refuse_special
 from tapeline.bcsv._schema import columns_of
 from tapeline.errors import ConfigError
 from tapeline.recording import one_stream
@@ -209,6 +210,7 @@ def write(stream: pa.RecordBatchReader, path: str, *, overwrite: bool = False, *
         # a stream that fails half-way must not leave a part of a file, which write_table takes care of
         bcsv.write_table(stream, path, overwrite=overwrite, **options)
         return
+    refuse_special(path)
     if not overwrite and os.path.lexists(path):
         raise FileExistsError(17, "exists already", path)
     part = path + ".part"

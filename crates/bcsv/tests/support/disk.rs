@@ -171,8 +171,8 @@ impl Storage for Memory {
         }))
     }
 
-    fn exists(&self, path: &Path) -> bool {
-        self.0.lock().unwrap().files.contains_key(path)
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.0.lock().unwrap().files.contains_key(path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
