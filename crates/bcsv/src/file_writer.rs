@@ -47,6 +47,9 @@ pub struct FileOptions {
     pub threads: usize,
     /// Sync before a file takes the place of another.
     pub sync_on_replace: bool,
+    /// Have the memory for the packets of single rows at once, so that no row waits for the system to give it (LZ4
+    /// batch: two packets, three when rows come fast).
+    pub ready: bool,
     /// Where the file lives.
     pub storage: Arc<dyn Storage>,
 }
@@ -57,6 +60,7 @@ impl Default for FileOptions {
             max_loss: None,
             threads: 0,
             sync_on_replace: true,
+            ready: false,
             storage: Arc::new(Disk),
         }
     }

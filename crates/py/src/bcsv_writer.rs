@@ -69,7 +69,7 @@ impl BcsvWriter {
             .as_deref()
             .map(|columns| schema_of(py, columns))
             .transpose()?;
-        open(py, path, schema, mode, &options, max_loss)
+        open(py, path, schema, mode, &options, max_loss, true)
     }
 
     fn columns(&self) -> Vec<(String, &'static str)> {
@@ -313,11 +313,13 @@ fn open(
     mode: WriteMode,
     options: &PyOptions,
     max_loss: Option<Duration>,
+    ready: bool,
 ) -> PyResult<BcsvWriter> {
     let write = write_options(options)?;
     let file = FileOptions {
         max_loss,
         threads: options.6.unwrap_or(0),
+        ready,
         ..FileOptions::default()
     };
     let replaces = mode == WriteMode::Replace;
@@ -435,7 +437,7 @@ pub(crate) fn bcsv_write_stream(
     } else {
         WriteMode::New
     };
-    let writer = open(py, path, Some(schema), mode, &options, None)?;
+    let writer = open(py, path, Some(schema), mode, &options, None, false)?;
     let result = writer
         .write_stream(py, stream, columns)
         .and_then(|()| writer.close(py));

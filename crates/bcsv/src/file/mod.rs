@@ -199,6 +199,12 @@ impl Framer {
         self.open.is_some_and(|filled| filled >= self.packet_bytes)
     }
 
+    /// How much of the open packet is filled, from 0 to 1 (and a row).
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    pub(crate) fn filled(&self) -> f64 {
+        self.open.unwrap_or(0) as f64 / self.packet_bytes.max(1) as f64
+    }
+
     /// Whether a packet is open.
     pub(crate) fn is_open(&self) -> bool {
         self.open.is_some()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::FileOptions;
-use crate::background::Background;
+use crate::background::{Background, Pace, Ready};
 use crate::bulk::{Bulk, ColumnEncoder};
 use crate::cursor::FileFacts;
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +14,7 @@ use crate::footer::IndexEntry;
 use crate::header::{FileCodec, Header};
 use crate::index::{Index, packet_index};
 use crate::limits::Limits;
+use crate::pool;
 use crate::scan_stream::StreamScan;
 use crate::schema::{Layout, Schema};
 use crate::source::ReadAt;
@@ -39,6 +40,8 @@ pub(super) struct Core {
     /// For [`FileWriter::write_packed`].
     packed: RowBuffer,
     pub background: Option<Background>,
+    /// Rows come faster than they are stored.
+    pace: Option<Pace>,
     threads: usize,
     /// Append: the file is to be cut here before anything is stored.
     pub cut_at: Option<u64>,
@@ -143,19 +146,19 @@ impl Core {
         let layout = Arc::new(Layout::new(&header.schema));
         let effort = crate::file::effort(header.file_codec(), header.compression_level);
         let mut framer = framer;
-        let background = if header.file_codec() == FileCodec::PacketLz4Batch {
-            Some(Background::start(
+        let mut background = None;
+        if header.file_codec() == FileCodec::PacketLz4Batch {
+            let packet_bytes = usize::try_from(header.packet_bytes).unwrap_or(usize::MAX);
+            let ready = Ready::new(packet_bytes, options.ready);
+            let buffer = ready.touched().unwrap_or_else(|| ready.untouched());
+            framer = framer.with_buffers(Vec::new(), buffer);
+            background = Some(Background::start(
                 Arc::clone(&file),
                 effort,
                 framer.offset,
                 framer.rows(),
-                usize::try_from(header.packet_bytes).unwrap_or(usize::MAX),
-            )?)
-        } else {
-            None
-        };
-        if let Some(background) = &background {
-            framer = framer.with_buffers(Vec::new(), background.buffer());
+                ready,
+            )?);
         }
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -173,6 +176,7 @@ impl Core {
             header,
             layout,
             background,
+            pace: None,
             threads,
             cut_at: None,
             waiting_since: None,
@@ -304,6 +308,9 @@ impl Core {
             && !self.coder.framer.is_full()
             && !self.finished
         {
+            if self.pace.is_some() {
+                self.keep_pace();
+            }
             return Ok(());
         }
         self.check_open()?;
@@ -312,6 +319,16 @@ impl Core {
             self.close_packet()?;
         }
         Ok(())
+    }
+
+    /// Slow down a little while the other thread is behind.
+    #[cold]
+    fn keep_pace(&mut self) {
+        let busy = self.background.as_ref().filter(|other| !other.has_room());
+        match (busy, &self.pace) {
+            (Some(_), Some(pace)) => pace.keep(self.coder.framer.filled()),
+            _ => self.pace = None,
+        }
     }
 
     /// Close the open packet. Batch packets go to the other thread.
@@ -330,7 +347,7 @@ impl Core {
             self.file.set_len(at)?;
             self.cut_at = None;
         }
-        background.push(full);
+        self.pace = background.push(full);
         Ok(())
     }
 
@@ -454,6 +471,7 @@ impl Core {
         }
         self.finished = true;
         self.background = None;
+        pool::give(self.coder.framer.buffers().1);
         Ok(())
     }
 
