@@ -54,9 +54,11 @@ class Report:
     def heading(self, title: str, of: Results) -> None:
         """A section, and what its figures were measured with."""
         versions = ", ".join(f"{name} {version}" for name, version in of["versions"].items())
+        commits = sorted(set(of["commits"].values()))
+        noun = "commit" if len(commits) == 1 else "measured in parts, commits"
         self.lines += [
             f"\n## {title}\n",
-            f"{of['host']}, kernel {of['kernel']}, {versions}, {of['date']}, {of['commit']}.\n",
+            f"{of['cpu']}, Linux {of['kernel']}, {versions}, {of['date']}, {noun} {', '.join(commits)}.\n",
         ]
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -73,7 +75,10 @@ class Report:
         results = stored["results"]
         noun = "one thread" if threads == 1 else f"{threads} threads"
         self.heading(f"Against pybcsv, {noun}, size {size}", stored)
-        self.lines.append("How many times faster than pybcsv, same table and options; size: our bytes through its.\n")
+        self.lines.append(
+            "How many times faster than pybcsv, same table and options; size: our bytes through its, with the smaller"
+            " packets that tables get. A commit with `+` had other changes in its tree.\n"
+        )
         rows = []
         for profile in self.profiles:
             cells = [profile]

@@ -74,8 +74,9 @@ class Reader:
 
     Opening reads the header and the footer, nothing else; where there is no usable footer, packet headers are
     searched for instead, once, when rows are first counted or reached by number. A packet's checksum is
-    verified before its first row is given out. Memory stays at one packet per thread, whatever the file's
-    size. Rows are tuples; `string` values are `str`.
+    verified before its first row is given out. Reading in order takes one packet per thread, whatever the file's
+    size; packets from which single rows were asked for stay as well, up to 256 MiB of them. Rows are tuples;
+    `string` values are `str`.
 
     The reader is an Arrow stream (`__arrow_c_stream__`) that can be scanned again and again, so
     `polars.DataFrame(reader)`, `pyarrow.table(reader)` and `duckdb.sql("from reader")` work.
