@@ -387,3 +387,27 @@ fn run(shared: &Shared, file: &dyn StoredFile, effort: Effort, ready: &Ready) {
         shared.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_touched_beforehand_is_bounded_and_counted() {
+        let none = Ready::new(1 << 20, false);
+        assert!(none.touched().is_none());
+        assert!(none.untouched().capacity() >= 1 << 20);
+        let ready = Ready::new(8 << 20, true);
+        let most = MOST_READY_BYTES / ready.buffer_bytes;
+        let buffers: Vec<_> = std::iter::from_fn(|| ready.touched()).collect();
+        assert!(
+            !buffers.is_empty() && buffers.len() <= most,
+            "{}",
+            buffers.len()
+        );
+        assert!(buffers.iter().all(|buffer| buffer.capacity() >= 8 << 20));
+        drop(ready);
+        let again = Ready::new(8 << 20, true);
+        assert!(again.touched().is_some(), "given back");
+    }
+}

@@ -178,3 +178,86 @@ fn samples(payload: &[u8], places: usize) -> impl Iterator<Item = &[u8]> {
         payload.get(at..at + SAMPLE_BYTES)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const FAST: Effort = Effort::Fast { acceleration: 9 };
+
+    /// Bytes of which this part of a hundred is noise.
+    fn payload(bytes: usize, noise: u64) -> FullPacket {
+        let mut state = 1_u64;
+        let payload = (0..bytes as u64).map(|at| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            if at % 4000 < noise * 40 {
+                state.to_le_bytes()[3]
+            } else {
+                0
+            }
+        });
+        FullPacket {
+            first_row: 0,
+            rows: 1,
+            payload: payload.collect(),
+        }
+    }
+
+    /// Seal and check; returns the stored bytes of the block.
+    fn seal(sealer: &mut Sealer, packet: &FullPacket) -> usize {
+        let mut out = Vec::new();
+        sealer.seal(packet, FAST, &mut out);
+        let block = &out[PREFIX_BYTES..out.len() - 8];
+        let mut plain = Vec::new();
+        tapeline_lz4::decompress(block, packet.payload.len(), &mut plain).unwrap();
+        assert!(plain == packet.payload);
+        assert_eq!(out[out.len() - 8..], xxh64(&packet.payload).to_le_bytes());
+        block.len()
+    }
+
+    #[test]
+    fn less_effort_costs_next_to_nothing() {
+        for bytes in [300_000, 5_000_000] {
+            for noise in [100, 99, 97, 95, 90, 50, 0] {
+                let packet = payload(bytes, noise);
+                let mut sealer = Sealer::default();
+                let thorough = seal(&mut sealer, &packet);
+                for _ in 0..3 {
+                    let stored = seal(&mut sealer, &packet);
+                    assert!(
+                        stored <= thorough + bytes / LOSS.0 + bytes / 255,
+                        "{noise} % noise: {stored} instead of {thorough} of {bytes}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn noise_is_stored_as_it_is_and_what_follows_is_compressed_again() {
+        let noise = payload(1 << 20, 100);
+        let mut sealer = Sealer::default();
+        seal(&mut sealer, &noise);
+        assert!(sealer.method(&noise.payload, FAST) == Method::Plain);
+        let calm = payload(1 << 20, 50);
+        assert!(seal(&mut sealer, &calm) < (1 << 20) * 6 / 10);
+        assert!(
+            sealer.method(&noise.payload, FAST) == Method::Lz4(FAST),
+            "no sample taken"
+        );
+    }
+
+    #[test]
+    fn a_payload_shorter_than_a_sample_is_compressed() {
+        let mut sealer = Sealer::default();
+        seal(&mut sealer, &payload(1 << 20, 100));
+        let short = payload(1000, 100);
+        assert!(sealer.method(&short.payload, FAST) == Method::Lz4(FAST));
+        seal(&mut sealer, &short);
+        seal(&mut sealer, &payload(0, 0));
+    }
+}
