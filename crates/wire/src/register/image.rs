@@ -677,12 +677,6 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     #[inline]
     fn set(&mut self, packet: &PacketRef<'_>) {
-        if packet.control.len() >= 2 * MIN_RUN
-            && let Some(first) = consecutive(packet.control)
-        {
-            self.set_run(usize::from(first), packet.data);
-            return;
-        }
         let (mut control, mut data) = (packet.control, packet.data);
         let mut at = PAGES;
         let mut page = None;
@@ -698,6 +692,15 @@ impl<'a> Run<'a> {
             let four = four.filter(|(offsets, _)| {
                 offset.is_multiple_of(4) && u64::from_le_bytes(**offsets) == four_from(offset)
             });
+            if four.is_some() {
+                let run = run_bytes(control);
+                if run >= 2 * MIN_RUN {
+                    let (part, after) = data.split_at(run.min(data.len()));
+                    self.set_run(usize::from(offset), part);
+                    (control, data) = (control.get(run..).unwrap_or_default(), after);
+                    continue;
+                }
+            }
             let taken = if four.is_some() { 4 } else { 1 };
             (control, data) = (past(control, taken), past(data, taken));
             let Some((page, doubted)) = page else {
@@ -794,22 +797,37 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The first offset, if each next one is larger by one.
+/// Bytes of offsets at the start of which each is larger by one than the one before, at least one offset.
 #[inline]
-fn consecutive(control: &[u8]) -> Option<u16> {
-    let words = control.as_chunks::<2>().0;
-    let first = u16::from_le_bytes(*words.first()?);
-    let last = u16::from_le_bytes(*words.last()?);
-    if usize::from(last.checked_sub(first)?) + 1 != words.len() {
-        return None;
+fn run_bytes(control: &[u8]) -> usize {
+    let Some(first) = control.first_chunk::<2>() else {
+        return 0;
+    };
+    let mut want = u16::from_le_bytes(*first);
+    let left = 65_536 - usize::from(want);
+    let control = control.get(..2 * left).unwrap_or(control);
+    let mut bytes = 0;
+    let (blocks, _) = control.as_chunks::<64>();
+    for block in blocks {
+        // No early end within a block: this compiles to vector code.
+        let mut differs = 0;
+        for (word, n) in block.as_chunks::<2>().0.iter().zip(0..32) {
+            differs |= u16::from_le_bytes(*word) ^ want.wrapping_add(n);
+        }
+        if differs != 0 {
+            break;
+        }
+        bytes += block.len();
+        want = want.wrapping_add(32);
     }
-    // No early end: this compiles to vector code.
-    let (mut differs, mut want) = (0, first);
-    for word in words {
-        differs |= u16::from_le_bytes(*word) ^ want;
+    for word in control.get(bytes..).unwrap_or_default().as_chunks::<2>().0 {
+        if u16::from_le_bytes(*word) != want {
+            break;
+        }
+        bytes += 2;
         want = want.wrapping_add(1);
     }
-    (differs == 0).then_some(first)
+    bytes
 }
 
 /// Four offsets as they are in a packet, the first a multiple of four.
