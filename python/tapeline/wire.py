@@ -329,7 +329,7 @@ class RegisterImage:
     """65,536 registers of each (type, src_id): what is known, and since when.
 
     DIFF packets set the listed registers; FULL packets make all others of the source unknown; other
-    commands change nothing. A source costs 10.6 KB for each 1,024 registers touched.
+    commands change nothing. A source costs 10.8 KB for each 1,024 registers touched.
 
     Args:
         max_sources: Packets of further sources are ignored.

@@ -222,8 +222,10 @@ fn register_touch(
         let before = before.map(|log| beside(&log, "doubts.bcsv"));
         let files = files_of(vec![(log, None)]);
         for files in &files {
-            time_machine::write_doubts(kind, files, before.as_deref())?;
-            touch::build(&files.log, &blocks, kind, &files.touch)?;
+            let built = touch::build(&files.log, &blocks, kind, &files.touch)?;
+            time_machine::write_doubts(kind, files, before.as_deref(), built.gaps)?;
+            // the last, for it says that the segment is done with
+            built.publish()?;
         }
         Ok::<_, io::Error>(())
     })?)

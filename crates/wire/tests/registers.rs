@@ -295,7 +295,10 @@ fn packet() -> impl Strategy<Value = (PacketFields, Vec<(u16, u16)>)> {
         .prop_map(|(first, values)| (first..).zip(values).collect::<Vec<_>>());
     // Several runs in a packet, as diffs with gaps and turns that begin again are.
     let runs = prop::collection::vec(run.clone(), 0..4).prop_map(|runs| runs.concat());
-    let registers = prop_oneof![scattered, run, runs];
+    // All of a word of the bit maps change at once, as a rule.
+    let wild = (0..300_u16, prop::collection::vec(any::<u16>(), 0..300))
+        .prop_map(|(first, values)| (first..).zip(values).collect::<Vec<_>>());
+    let registers = prop_oneof![scattered, run, runs, wild];
     (0..4_u8, 0..2_i32, 0..4_u8, 0..1000_u64, registers).prop_map(
         |(command, id, seq, us, registers)| {
             let source = Source {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tapeline_wire::register::{Command, Kind, PacketRef};
+use tapeline_wire::register::{Command, Kind, PacketRef, mark_bits};
 
 use crate::registers::ahead::{self, Part};
 use crate::registers::doubts::{self, Doubt};
@@ -96,18 +96,17 @@ impl SourceImage {
             self.certain.fill(0);
             self.unknown_since.clear();
         }
-        for (offset, value) in packet.registers() {
-            let (word, bit) = (usize::from(offset >> 6), 1 << (offset & 63));
+        for (first, values) in packet.runs() {
+            let first = usize::from(first);
+            let run = first..first + values.len() / 2;
             // the three have a place for every u16
-            if let Some(slot) = self.values.get_mut(usize::from(offset)) {
-                *slot = value;
+            if let Some(slots) = self.values.get_mut(run.clone()) {
+                for (slot, value) in slots.iter_mut().zip(values.as_chunks().0) {
+                    *slot = u16::from_le_bytes(*value);
+                }
             }
-            if let Some(known) = self.known.get_mut(word) {
-                *known |= bit;
-            }
-            if let Some(certain) = self.certain.get_mut(word) {
-                *certain |= bit;
-            }
+            mark_bits(&mut self.known, run.clone());
+            mark_bits(&mut self.certain, run);
         }
         self.timestamp_us = self.timestamp_us.max(packet.timestamp_us);
     }
@@ -354,16 +353,22 @@ fn doubts_before(kind: Kind, segments: &[SegmentFiles], begin: usize) -> Option<
     }
 }
 
-/// Writes what is in doubt at the end of a finished segment, given the file of the one before it.
+/// Writes what is in doubt at the end of a finished segment, given the file of the one before it and whether a sequence
+/// jumped in this one. Without either nothing is, and the log need not be read.
 ///
 /// # Errors
 /// As the operating system gave it.
-pub fn write_doubts(kind: Kind, segment: &SegmentFiles, before: Option<&Path>) -> io::Result<()> {
+pub fn write_doubts(
+    kind: Kind,
+    segment: &SegmentFiles,
+    before: Option<&Path>,
+    gaps: bool,
+) -> io::Result<()> {
     let mut image = Builder::new();
-    if kind == Kind::Packet {
+    let mut before = before.and_then(doubts::read);
+    if kind == Kind::Packet && (gaps || before.as_ref().is_some_and(|before| !before.is_empty())) {
         let loaded = Loaded::new(segment, kind)?;
         let parts: Vec<_> = loaded.blocks.iter().map(|b| loaded.part(b)).collect();
-        let mut before = before.and_then(doubts::read);
         ahead::each(&parts, |keyframe, bytes| {
             if !keyframe {
                 image.doubt(&before.take().unwrap_or_default());

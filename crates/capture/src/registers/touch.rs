@@ -8,18 +8,20 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tapeline_bcsv::{
     Batch, ColumnType, FileCodec, ReadOptions, Reader, RowCodec, RowWriter, Schema, Selection,
     Value, WriteOptions,
 };
-use tapeline_wire::register::{Command, Kind, PacketRef};
+use tapeline_wire::register::{Command, Kind, PacketRef, mark_bits};
 
 use crate::registers::log_reader::{Block, read_range, walk};
 
 /// Words of a row.
 const WORDS: usize = 64;
+/// Registers of a bit.
+const GROUP: usize = 16;
 /// Columns before the words.
 const HEAD: usize = 4;
 
@@ -61,11 +63,12 @@ impl TouchBuilder {
             groups.fill(u64::MAX);
             return;
         }
-        for (offset, _) in packet.registers() {
-            let (word, bit) = bit_of(offset);
-            if let Some(word) = groups.get_mut(word) {
-                *word |= bit;
-            }
+        for (first, values) in packet.runs() {
+            let first = usize::from(first);
+            mark_bits(
+                &mut **groups,
+                first / GROUP..(first + values.len() / 2).div_ceil(GROUP),
+            );
         }
     }
 
@@ -75,11 +78,53 @@ impl TouchBuilder {
     }
 }
 
-/// Writes the touch index of a finished log beside it, under its final name at once when it is whole.
+/// A touch index that is whole and durable, but does not have its name yet.
+#[derive(Debug)]
+#[must_use]
+pub struct Built {
+    part: PathBuf,
+    out: PathBuf,
+    /// A source's sequence jumped ahead somewhere in the log.
+    pub gaps: bool,
+}
+
+impl Built {
+    /// Gives it its name.
+    ///
+    /// # Errors
+    /// As the operating system gave it.
+    pub fn publish(self) -> io::Result<()> {
+        std::fs::rename(&self.part, &self.out)
+    }
+}
+
+/// Looks for jumps of the sequences, as a keyframe and the packets after it have them.
+#[derive(Default)]
+struct Sequences {
+    last: BTreeMap<SourceKey, u8>,
+    gaps: bool,
+}
+
+impl Sequences {
+    fn packet(&mut self, packet: &PacketRef<'_>, keyframe: bool) {
+        if !packet.command.sets_registers() {
+            return;
+        }
+        let last = self.last.entry(key_of(packet)).or_insert(packet.seq);
+        let ahead = packet.seq.wrapping_sub(*last);
+        self.gaps |= !keyframe && matches!(ahead, 2..=128);
+        // the other half of the circle lies behind
+        if keyframe || ahead <= 128 {
+            *last = packet.seq;
+        }
+    }
+}
+
+/// Writes the touch index of a finished log beside it.
 ///
 /// # Errors
 /// As the operating system gave it.
-pub fn build(log: &Path, blocks: &[Block], kind: Kind, out: &Path) -> io::Result<()> {
+pub fn build(log: &Path, blocks: &[Block], kind: Kind, out: &Path) -> io::Result<Built> {
     let part = out.with_extension("bcsv.part");
     let options = WriteOptions {
         row_codec: RowCodec::Flat,
@@ -99,16 +144,18 @@ pub fn build(log: &Path, blocks: &[Block], kind: Kind, out: &Path) -> io::Result
     let file = BufWriter::new(File::create(&part)?);
     let mut rows = RowWriter::new(file, &schema, &options).map_err(io::Error::other)?;
     let mut builder = TouchBuilder::default();
+    let mut sequences = Sequences::default();
     let mut bytes = Vec::new();
     for block in blocks {
         // without a row a block would have to be read, so a keyframe has one of a source that there is not
         read_range(log, block.offset, block.offset + block.length, &mut bytes)?;
-        if !block.keyframe {
-            walk(kind, &bytes, |_, packet| {
+        walk(kind, &bytes, |_, packet| {
+            sequences.packet(packet, block.keyframe);
+            if !block.keyframe {
                 builder.packet(packet);
-                true
-            });
-        }
+            }
+            true
+        });
         let mut touched = builder.take();
         if touched.is_empty() {
             touched.insert((u8::MAX, 0), Box::new([0; WORDS]));
@@ -127,7 +174,11 @@ pub fn build(log: &Path, blocks: &[Block], kind: Kind, out: &Path) -> io::Result
     let mut file = rows.finish().map_err(io::Error::other)?;
     file.flush()?;
     file.get_ref().sync_all()?;
-    std::fs::rename(&part, out)
+    Ok(Built {
+        part,
+        out: out.to_path_buf(),
+        gaps: sequences.gaps,
+    })
 }
 
 /// The rows of a touch index that matter to one register.

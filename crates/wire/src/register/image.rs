@@ -19,7 +19,9 @@ use std::sync::{Arc, OnceLock};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::encode::{PacketFields, encode_packet, encode_simple};
-use super::packet::{Command, Kind, PacketRef, Source};
+use super::packet::{
+    Command, EVERY_LANE, Kind, PacketRef, Source, four_from, mark_bits, run_bytes,
+};
 use super::sequence::{SeqCounters, SeqTracker, SeqVerdict};
 
 /// Registers of a page.
@@ -30,8 +32,8 @@ pub(super) const PAGES: usize = 65_536 / PAGE_REGISTERS;
 pub(super) const PAGE_WORDS: usize = PAGE_REGISTERS / 64;
 /// Runs of consecutive offsets shorter than this are not worth looking for.
 const MIN_RUN: usize = 16;
-/// One in each of four registers.
-const EVERY_LANE: u64 = 0x0001_0001_0001_0001;
+/// The top bits of four registers.
+const TOP_BITS: u64 = 0x8000 * EVERY_LANE;
 /// No moment.
 const NEVER: u64 = u64::MAX;
 /// No number: those of packets are bytes.
@@ -42,12 +44,12 @@ const NO_SEQ: u32 = u32::MAX;
 pub struct ImageLimits {
     /// Sources; packets of others are refused.
     pub max_sources: usize,
-    /// Pages of 1,024 registers over all sources, about 10.6 KB each; registers beyond are refused.
+    /// Pages of 1,024 registers over all sources, about 10.8 KB each; registers beyond are refused.
     pub max_pages: usize,
 }
 
 impl Default for ImageLimits {
-    /// Every source of the packet wire (4 types of 256), and 340 MB.
+    /// Every source of the packet wire (4 types of 256), and 350 MB.
     fn default() -> Self {
         Self {
             max_sources: 1024,
@@ -84,7 +86,11 @@ pub(super) struct Page {
     /// Four registers a word, the lowest in the lowest bits.
     pub(super) values: [AtomicU64; PAGE_REGISTERS / 4],
     pub(super) known: [AtomicU64; PAGE_WORDS],
-    pub(super) changed_us: [AtomicU64; PAGE_REGISTERS],
+    /// Each register's own time.
+    changed_us: [AtomicU64; PAGE_REGISTERS],
+    /// Registers whose time is that of their group: the 64 of a word that changed together.
+    grouped: [AtomicU64; PAGE_WORDS],
+    group_us: [AtomicU64; PAGE_WORDS],
     /// Known before a gap in the sequence, and not set since.
     pub(super) doubted: [AtomicU64; PAGE_WORDS],
     any_doubted: AtomicBool,
@@ -98,6 +104,8 @@ impl Page {
             values: [const { AtomicU64::new(0) }; _],
             known: [const { AtomicU64::new(0) }; _],
             changed_us: [const { AtomicU64::new(0) }; _],
+            grouped: [const { AtomicU64::new(0) }; _],
+            group_us: [const { AtomicU64::new(0) }; _],
             doubted: [const { AtomicU64::new(0) }; _],
             any_doubted: AtomicBool::new(false),
             gap: AtomicU32::new(gap),
@@ -116,6 +124,7 @@ impl Page {
             return false;
         }
         self.changed_us[slot].store(time_us, Relaxed);
+        self.on_their_own(slot / 64, bit);
         word.store(old ^ differs << shift, Release);
         if seen & bit == 0 {
             known.store(seen | bit, Release);
@@ -136,26 +145,87 @@ impl Page {
             return 0;
         }
         let mut changed = 4;
+        let mut lanes = 0xF;
         // A register's top bit of this is set if any of its bits differs: all of them, as a rule.
-        const LOW: u64 = 0x7FFF * EVERY_LANE;
-        if (((differs & LOW) + LOW) | differs) & !LOW == !LOW {
+        if lanes_that_differ(differs) == TOP_BITS {
             for lane in 0..4 {
                 self.changed_us[slot + lane].store(time_us, Relaxed);
             }
         } else {
-            changed = 0;
+            (changed, lanes) = (0, 0);
             for lane in 0..4 {
                 if differs >> (16 * lane) & 0xFFFF != 0 || fresh >> lane & 1 != 0 {
                     self.changed_us[slot + lane].store(time_us, Relaxed);
                     changed += 1;
+                    lanes |= 1 << lane;
                 }
             }
         }
+        self.on_their_own(slot / 64, lanes << (slot % 64));
         word.store(values, Release);
         if fresh != 0 {
             known.store(seen | 0xF << (slot % 64), Release);
         }
         changed
+    }
+
+    /// Sets the 64 registers of a word of the bit maps; how many changed.
+    #[inline(always)]
+    fn set_group(&self, slot: usize, values: &[u8; 128], time_us: u64) -> u32 {
+        let number = slot % PAGE_REGISTERS / 64;
+        let words = &self.values.as_chunks::<16>().0[number];
+        let values = values.as_chunks::<8>().0;
+        let (mut every, mut any) = (TOP_BITS, 0);
+        for (word, value) in words.iter().zip(values) {
+            let differs = word.load(Relaxed) ^ u64::from_le_bytes(*value);
+            every &= lanes_that_differ(differs);
+            any |= differs;
+        }
+        let known = &self.known[number];
+        let seen = known.load(Relaxed);
+        if any == 0 && seen == u64::MAX {
+            return 0;
+        }
+        if every != TOP_BITS && seen != 0 {
+            let fours = values.iter().enumerate();
+            return fours
+                .map(|(n, four)| {
+                    self.set_four(number * 64 + 4 * n, u64::from_le_bytes(*four), time_us)
+                })
+                .sum();
+        }
+        // One time for all of them: eight bytes to store for each would be most of the work.
+        self.group_us[number].store(time_us, Relaxed);
+        self.grouped[number].store(u64::MAX, Release);
+        for (word, value) in words.iter().zip(values) {
+            word.store(u64::from_le_bytes(*value), Release);
+        }
+        if seen != u64::MAX {
+            known.store(u64::MAX, Release);
+        }
+        64
+    }
+
+    /// From here on the times of these registers are their own; those have been stored.
+    #[inline(always)]
+    fn on_their_own(&self, word: usize, bits: u64) {
+        let grouped = &self.grouped[word % PAGE_WORDS];
+        let seen = grouped.load(Relaxed);
+        if seen & bits != 0 {
+            grouped.store(seen & !bits, Release);
+        }
+    }
+
+    /// When the register took its value, or a later one.
+    pub(super) fn changed_us(&self, slot: usize) -> u64 {
+        let slot = slot % PAGE_REGISTERS;
+        let grouped = self.grouped[slot / 64].load(Acquire);
+        let time = if grouped >> (slot % 64) & 1 == 1 {
+            &self.group_us[slot / 64]
+        } else {
+            &self.changed_us[slot]
+        };
+        time.load(Acquire)
     }
 
     /// Brings `doubted` up to the source's gap `number`.
@@ -235,7 +305,7 @@ impl SourceImage {
             return None;
         }
         let value = lane(page.values[slot / 4].load(Acquire), slot);
-        let changed_us = page.changed_us[slot].load(Acquire);
+        let changed_us = page.changed_us(slot);
         let doubted = page.gap.load(Acquire) != self.gaps.load(Relaxed)
             || page.doubted[slot / 64].load(Relaxed) & bit != 0;
         Some(RegisterState {
@@ -736,22 +806,24 @@ impl<'a> Run<'a> {
 
     fn set_in_page(&mut self, page: &Page, doubted: bool, offset: usize, data: &[u8]) {
         let time_us = self.time_us;
-        let lead = (offset.next_multiple_of(4) - offset).min(data.len() / 2);
-        let (head, rest) = data.split_at(2 * lead);
-        let (words, tail) = rest.as_chunks::<8>();
-        let mut changed = 0;
-        let mut one = |slot: usize, bytes: &[u8; 2]| {
-            changed += u32::from(page.set(slot, u16::from_le_bytes(*bytes), time_us));
-        };
-        for (n, bytes) in head.as_chunks::<2>().0.iter().enumerate() {
-            one(offset + n, bytes);
-        }
-        let after = offset + lead + 4 * words.len();
-        for (n, bytes) in tail.as_chunks::<2>().0.iter().enumerate() {
-            one(after + n, bytes);
-        }
-        for (n, bytes) in words.iter().enumerate() {
-            changed += page.set_four(offset + lead + 4 * n, u64::from_le_bytes(*bytes), time_us);
+        let (mut slot, mut rest, mut changed) = (offset, data, 0);
+        loop {
+            if slot.is_multiple_of(64)
+                && let Some((values, after)) = rest.split_first_chunk()
+            {
+                changed += page.set_group(slot, values, time_us);
+                (slot, rest) = (slot + 64, after);
+            } else if slot.is_multiple_of(4)
+                && let Some((values, after)) = rest.split_first_chunk()
+            {
+                changed += page.set_four(slot, u64::from_le_bytes(*values), time_us);
+                (slot, rest) = (slot + 4, after);
+            } else if let Some((value, after)) = rest.split_first_chunk() {
+                changed += u32::from(page.set(slot, u16::from_le_bytes(*value), time_us));
+                (slot, rest) = (slot + 1, after);
+            } else {
+                break;
+            }
         }
         self.applied.changed += changed;
         if doubted {
@@ -778,8 +850,9 @@ impl<'a> Run<'a> {
 
     fn forget_all_but(&mut self, packet: &PacketRef<'_>) {
         let mut listed = [0_u64; PAGES * PAGE_WORDS];
-        for offset in packet.offsets() {
-            listed[usize::from(offset) / 64] |= 1 << (offset % 64);
+        for (first, values) in packet.runs() {
+            let first = usize::from(first);
+            mark_bits(&mut listed, first..first + values.len() / 2);
         }
         for (page, listed) in self
             .image
@@ -797,43 +870,10 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Bytes of offsets at the start of which each is larger by one than the one before, at least one offset.
-#[inline]
-fn run_bytes(control: &[u8]) -> usize {
-    let Some(first) = control.first_chunk::<2>() else {
-        return 0;
-    };
-    let mut want = u16::from_le_bytes(*first);
-    let left = 65_536 - usize::from(want);
-    let control = control.get(..2 * left).unwrap_or(control);
-    let mut bytes = 0;
-    let (blocks, _) = control.as_chunks::<64>();
-    for block in blocks {
-        // No early end within a block: this compiles to vector code.
-        let mut differs = 0;
-        for (word, n) in block.as_chunks::<2>().0.iter().zip(0..32) {
-            differs |= u16::from_le_bytes(*word) ^ want.wrapping_add(n);
-        }
-        if differs != 0 {
-            break;
-        }
-        bytes += block.len();
-        want = want.wrapping_add(32);
-    }
-    for word in control.get(bytes..).unwrap_or_default().as_chunks::<2>().0 {
-        if u16::from_le_bytes(*word) != want {
-            break;
-        }
-        bytes += 2;
-        want = want.wrapping_add(1);
-    }
-    bytes
-}
-
-/// Four offsets as they are in a packet, the first a multiple of four.
+/// The top bit of each register of a word that differs at all.
 #[inline(always)]
-fn four_from(first: u16) -> u64 {
-    u64::from(first) * EVERY_LANE + 0x0003_0002_0001_0000
+const fn lanes_that_differ(differs: u64) -> u64 {
+    (((differs & !TOP_BITS) + !TOP_BITS) | differs) & TOP_BITS
 }
 
 /// What is behind `count` registers.

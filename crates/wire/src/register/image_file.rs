@@ -14,7 +14,7 @@
 //! it again makes the image exact (see `image.rs`).
 
 use std::fmt;
-use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::Ordering::Acquire;
 
 use tapeline_crc::crc32c;
 
@@ -118,7 +118,10 @@ pub fn encode_image(image: &ImageReader, position: ImagePosition) -> Vec<u8> {
             put(&mut out, known);
             put(&mut out, source.doubted_now(page).into_iter());
             put(&mut out, page.values.iter().map(|word| word.load(Acquire)));
-            put(&mut out, page.changed_us.iter().map(|us| us.load(Relaxed)));
+            put(
+                &mut out,
+                (0..PAGE_REGISTERS).map(|slot| page.changed_us(slot)),
+            );
         }
         if let Some(field) = out.get_mut(head + 24..head + 32) {
             field.copy_from_slice(&pages.to_le_bytes());

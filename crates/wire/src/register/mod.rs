@@ -25,7 +25,7 @@ pub use image_file::{ImageFileError, ImagePosition, decode_image, encode_image};
 pub use ledger::{ClosedCounters, RegisterLedger};
 pub use packet::{
     Command, Kind, MAX_COUNT, PACKET_HEADER_BYTES, PacketRef, SIMPLE_HEADER_BYTES, Source,
-    SourceType,
+    SourceType, mark_bits,
 };
 pub use scanner::{FramingLost, FramingReason, PacketScanner};
 pub use sequence::{SeqCounters, SeqTable, SeqTracker, SeqVerdict};

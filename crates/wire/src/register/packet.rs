@@ -7,6 +7,7 @@
 //! ```
 
 use std::fmt;
+use std::ops::Range;
 
 /// The most registers in a packet of either wire.
 pub const MAX_COUNT: u32 = 65_536;
@@ -247,6 +248,19 @@ impl<'a> PacketRef<'a> {
         self.offsets().zip(self.values())
     }
 
+    /// The registers as runs: the first offset, each next one larger by one, and their values as they are in the packet.
+    pub fn runs(&self) -> impl Iterator<Item = (u16, &'a [u8])> + use<'a> {
+        let (mut control, mut data) = (self.control, self.data);
+        std::iter::from_fn(move || {
+            let first = u16::from_le_bytes(*control.first_chunk()?);
+            let run = run_bytes(control).min(data.len());
+            let values;
+            (values, data) = data.split_at(run);
+            control = control.get(run..).unwrap_or_default();
+            Some((first, values))
+        })
+    }
+
     /// The valid packet that `bytes` is, no more and no less.
     #[must_use]
     pub fn parse(kind: Kind, bytes: &'a [u8]) -> Option<Self> {
@@ -350,6 +364,67 @@ impl fmt::Display for PacketRef<'_> {
 fn body(bytes: &[u8], header_bytes: usize) -> (&[u8], &[u8]) {
     let body = bytes.get(header_bytes..).unwrap_or_default();
     body.split_at(body.len() / 2)
+}
+
+/// One in each of four registers.
+pub(super) const EVERY_LANE: u64 = 0x0001_0001_0001_0001;
+
+/// Four offsets as they are in a packet, none beyond 65,535.
+#[inline(always)]
+pub(super) fn four_from(first: u16) -> u64 {
+    u64::from(first) * EVERY_LANE + 0x0003_0002_0001_0000
+}
+
+/// Bytes of offsets at the start of which each is larger by one than the one before; at least one offset, if there is
+/// any.
+#[inline]
+pub(super) fn run_bytes(control: &[u8]) -> usize {
+    let Some(first) = control.first_chunk::<2>() else {
+        return 0;
+    };
+    let mut want = u16::from_le_bytes(*first);
+    let left = 65_536 - usize::from(want);
+    let mut control = control.get(..2 * left).unwrap_or(control);
+    if let Some(four) = control.first_chunk::<8>()
+        && u64::from_le_bytes(*four) != four_from(want)
+    {
+        control = control.get(..6).unwrap_or_default();
+    }
+    let mut bytes = 0;
+    for block in control.as_chunks::<64>().0 {
+        // No early end within a block: this compiles to vector code.
+        let mut differs = 0;
+        for (word, n) in block.as_chunks::<2>().0.iter().zip(0..32) {
+            differs |= u16::from_le_bytes(*word) ^ want.wrapping_add(n);
+        }
+        if differs != 0 {
+            break;
+        }
+        bytes += block.len();
+        want = want.wrapping_add(32);
+    }
+    for word in control.get(bytes..).unwrap_or_default().as_chunks::<2>().0 {
+        if u16::from_le_bytes(*word) != want {
+            break;
+        }
+        bytes += 2;
+        want = want.wrapping_add(1);
+    }
+    bytes
+}
+
+/// Sets the bits of a range in words of 64, the lowest first; bits beyond the words are left out.
+#[inline]
+pub fn mark_bits(words: &mut [u64], bits: Range<usize>) {
+    let mut at = bits.start;
+    while at < bits.end {
+        let stop = (at / 64 * 64 + 64).min(bits.end);
+        let ones = u64::MAX >> (64 - (stop - at));
+        if let Some(word) = words.get_mut(at / 64) {
+            *word |= ones << (at % 64);
+        }
+        at = stop;
+    }
 }
 
 fn words(bytes: &[u8]) -> impl ExactSizeIterator<Item = u16> + use<'_> {
