@@ -1,6 +1,6 @@
-//! CRC32C (Castagnoli, reflected polynomial 0x82F63B78): one-shot, streaming, combining and range queries.
+//! CRC32C (Castagnoli, reflected polynomial 0x82F63B78): one-shot, streaming, combining and range queries; and XXH64.
 //!
-//! All functions take and give the finished checksum (what stands on the wire), never the raw
+//! All CRC functions take and give the finished checksum (what stands on the wire), never the raw
 //! register; `update(0, bytes)` equals `crc32c(bytes)`.
 //!
 //! | path | where | how |
@@ -20,8 +20,10 @@ mod portable;
 mod ranges;
 #[cfg(all(target_arch = "x86_64", not(tapeline_portable)))]
 mod x86;
+mod xxh64;
 
 pub use ranges::{MovingRange, Ranges};
+pub use xxh64::{Xxh64, xxh64};
 
 /// Returns the CRC32C of `bytes`.
 ///

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
+use tapeline_crc::Xxh64;
 use tapeline_ring::{Block, Consumer, Wait};
 use tapeline_wire::register::PacketScanner;
 
@@ -31,8 +32,7 @@ const ROW_AGE: Duration = Duration::from_secs(1);
 struct OpenRow {
     row: Row,
     registers: u64,
-    /// Its bytes: hashed when the row ends.
-    bytes: Vec<u8>,
+    hash: Xxh64,
     begun: Instant,
 }
 
@@ -215,23 +215,6 @@ impl LogWriter {
         if self.open_row.as_ref().is_some_and(|open| !joins(open)) {
             self.end_row()?;
         }
-        let row = Row {
-            length: bytes,
-            packets: tag.packets,
-            first_us: tag.first_us,
-            last_us: tag.last_us,
-            received_ns: tag.received_ns,
-            xxh64: 0,
-            keyframe: false,
-        };
-        // A full block is hashed where it lies; only small ones are kept until their row is complete.
-        if let ([whole], None, true) = (slices, &self.open_row, bytes >= (BLOCK / 2) as u64) {
-            let row = Row {
-                xxh64: block_hash(whole),
-                ..row
-            };
-            return self.write_row(&row, tag.registers);
-        }
         let open = self.open_row.get_or_insert_with(|| OpenRow {
             row: Row {
                 first_us: u64::MAX,
@@ -239,7 +222,7 @@ impl LogWriter {
                 ..Row::default()
             },
             registers: 0,
-            bytes: Vec::new(),
+            hash: Xxh64::default(),
             begun: Instant::now(),
         });
         open.row.length += bytes;
@@ -248,7 +231,7 @@ impl LogWriter {
         open.row.last_us = open.row.last_us.max(tag.last_us);
         open.registers += tag.registers;
         for slice in slices {
-            open.bytes.extend_from_slice(slice);
+            open.hash.update(slice);
         }
         Ok(())
     }
@@ -258,7 +241,7 @@ impl LogWriter {
             return Ok(());
         };
         let row = Row {
-            xxh64: block_hash(&open.bytes),
+            xxh64: open.hash.digest(),
             ..open.row
         };
         self.write_row(&row, open.registers)

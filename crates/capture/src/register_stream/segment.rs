@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Map;
 use tapeline_bcsv::{
     ColumnType, FileCodec, ReadAt, ReadOptions, Reader, RowCodec, RowWriter, Schema, Value,
-    WriteOptions, xxh64,
+    WriteOptions,
 };
 use tapeline_sys::clock;
 
@@ -422,5 +422,5 @@ impl Closing for LogSegment {
 
 /// Hash of a block's bytes.
 pub(super) fn block_hash(bytes: &[u8]) -> u64 {
-    xxh64(bytes)
+    tapeline_crc::xxh64(bytes)
 }
