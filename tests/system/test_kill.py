@@ -85,6 +85,26 @@ def test_after_a_kill_everything_passed_to_the_kernel_is_there(tmp_path, mode):
     assert numbers == sorted(set(numbers))
 
 
+@pytest.mark.parametrize("assembly", ["none", "markers", "count:7"])
+def test_a_ledger_older_than_the_segments_counts_what_they_hold(tmp_path, assembly):
+    """As a kill leaves it between a segment's final name and the manifest that follows."""
+    directory, place = tmp_path / "run", tmp_path / "run" / "recording.json"
+    order = [*range(100), *range(110, 400), *range(100, 105)]
+    (tmp_path / "in.dat").write_bytes(b"".join(frame(n, flags=n % 10 == 0) for n in order))
+    words = ("--set", f"assembly={assembly}", "--set", "hold_seconds=0", "--set", "rotate_bytes=20000")
+    assert tapeline("record", "--stream", f"ch0=file://{tmp_path}/in.dat", "--out", directory, *words).returncode == 3
+    told = json.loads(place.read_text())["streams"]["ch0"]["ledger"]
+    assert told["periodics_complete"] + told["periodics_incomplete"] > 0
+    assert assembly == "none" or told["frames_late"] > 0
+    names = ("periodics_complete", "periodics_incomplete", "frames_late", "frames_stored", "bytes_stored")
+    manifest = json.loads(place.read_text())
+    manifest["stopped"] = None
+    manifest["streams"]["ch0"]["ledger"].update(dict.fromkeys(names, 0))
+    place.write_text(json.dumps(manifest))
+    found = repair(directory)["streams"]["ch0"]["ledger"]
+    assert {name: found[name] for name in names} == {name: told[name] for name in names}
+
+
 def test_what_a_sender_handed_over_before_sigterm_is_recorded(tmp_path):
     """The sender's last byte is with the kernel before the signal is sent: not one of them may be missing."""
     directory = tmp_path / "run"

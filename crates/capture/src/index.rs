@@ -6,10 +6,10 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use tapeline_bcsv::{
-    ColumnType, FileCodec, ReadAt, ReadOptions, Reader, RowCodec, RowWriter, Schema, Value,
-    WriteOptions,
+    ColumnType, FileCodec, ReadAt, ReadOptions, Reader, RowCodec, RowWriter, Schema, Selection,
+    Value, WriteOptions,
 };
-use tapeline_wire::assemble::IndexRow;
+use tapeline_wire::assemble::{COMPLETE, INCOMPLETE, IndexRow, LATE};
 
 use crate::digest::Digest;
 use crate::fs::{Appender, DiskFile};
@@ -107,6 +107,48 @@ pub(crate) fn rows(file: Arc<dyn DiskFile>) -> Option<u64> {
     (reader.complete().ok()? == Some(true))
         .then(|| reader.num_rows().ok())
         .flatten()
+}
+
+/// What the rows of indexes add up to, by the names of the ledger.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Periodics {
+    pub(crate) complete: u64,
+    pub(crate) incomplete: u64,
+    pub(crate) frames_late: u64,
+}
+
+impl Periodics {
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            complete: self.complete + other.complete,
+            incomplete: self.incomplete + other.incomplete,
+            frames_late: self.frames_late + other.frames_late,
+        }
+    }
+}
+
+/// Count the rows of an index file; None when it is not one, or not a whole one.
+pub(crate) fn periodics(file: Arc<dyn DiskFile>) -> Option<Periodics> {
+    let reader = Reader::from_source(Arc::new(Source(file)), ReadOptions::default()).ok()?;
+    if reader.complete().ok()? != Some(true) {
+        return None;
+    }
+    let mut found = Periodics::default();
+    for batch in reader.batches(&Selection::default(), 4096).ok()? {
+        let batch = batch.ok()?;
+        for row in 0..batch.rows {
+            let Some(Value::UInt32(present)) = batch.value(9, row) else {
+                return None;
+            };
+            match batch.value(10, row) {
+                Some(Value::UInt8(COMPLETE)) => found.complete += 1,
+                Some(Value::UInt8(INCOMPLETE)) => found.incomplete += 1,
+                Some(Value::UInt8(LATE)) => found.frames_late += u64::from(present),
+                _ => return None,
+            }
+        }
+    }
+    Some(found)
 }
 
 /// A file of the recorder's disk, for the reader.

@@ -12,7 +12,10 @@ use tapeline_wire::register::{Kind, RegisterLedger};
 use crate::config::{RecorderConfig, StreamConfig, check_stream_name};
 use crate::error::{Error, Result};
 use crate::fs::{Dir, RealDir};
-use crate::manifest::{Loaded, Manifest, StreamEntry, ledger_json, nested_json, rfc3339};
+use crate::index::Periodics;
+use crate::manifest::{
+    Loaded, Manifest, SegmentEntry, StreamEntry, ledger_json, nested_json, rfc3339,
+};
 use crate::recover::{Report, reconcile, recover_stream};
 use crate::register_stream;
 use crate::register_stream::recover::recover_log;
@@ -52,7 +55,7 @@ pub(crate) fn open_recording(
         }
     };
     manifest.tool = tool();
-    manifest.stopped = None;
+    let closed = manifest.stopped.take().is_some();
     manifest.config = serde_json::to_value(config).unwrap_or(Value::Null);
     if resumed {
         manifest.event(
@@ -78,18 +81,58 @@ pub(crate) fn open_recording(
             )
         })?;
     }
-    let (pasts, report) = recover_all(root, &mut manifest, now)?;
+    let (pasts, report) = recover_all(root, &mut manifest, now, closed)?;
     manifest
         .store(&**root)
         .map_err(|e| Error::io("writing the manifest", &path, e))?;
     Ok((manifest, pasts, report))
 }
 
-/// Recover every stream of a manifest; its entries then say what is there.
+/// Files of a stream, or of the parts of one.
+#[derive(Clone, Copy, Default)]
+struct Files {
+    frames: u64,
+    bytes: u64,
+    /// None where not all are known.
+    periodics: Option<Periodics>,
+}
+
+impl Files {
+    /// Sums of what was there before, if anything was, and of `more`.
+    fn and(before: Option<Self>, more: Self) -> Self {
+        let Some(before) = before else { return more };
+        let both = before.periodics.zip(more.periodics);
+        Self {
+            frames: before.frames + more.frames,
+            bytes: before.bytes + more.bytes,
+            periodics: both.map(|(a, b)| a.and(b)),
+        }
+    }
+
+    fn reconcile(&self, ledger: &mut Value, keeps_duplicates: bool) {
+        reconcile(ledger, self.frames, self.bytes, keeps_duplicates);
+        if let (Some(found), Value::Object(map)) = (self.periodics, ledger) {
+            map.insert("periodics_complete".into(), found.complete.into());
+            map.insert("periodics_incomplete".into(), found.incomplete.into());
+            map.insert("frames_late".into(), found.frames_late.into());
+        }
+    }
+}
+
+/// What the indexes of a stream's segments say; None if one of them says nothing.
+fn periodics_of(dir: &Arc<dyn Dir>, segments: &[SegmentEntry]) -> Option<Periodics> {
+    segments.iter().try_fold(Periodics::default(), |sum, one| {
+        Some(sum.and(crate::index::periodics(dir.open(&one.index.name).ok()?)?))
+    })
+}
+
+/// Recover every stream of a manifest; its entries then say what is there. The ledger of a session that ended by itself
+/// (`closed`) counted what is in the indexes.
 fn recover_all(
     root: &Arc<dyn Dir>,
     manifest: &mut Manifest,
     now: u64,
+    closed: bool,
 ) -> Result<(BTreeMap<String, Past>, Report)> {
     let mut report = Report::default();
     let mut pasts = BTreeMap::new();
@@ -102,8 +145,8 @@ fn recover_all(
         }
     }
     let mut notes = Vec::new();
-    // Frames and bytes of streams that share a directory, for the ledger of the whole.
-    let mut parts: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    // Of streams that share a directory, for the ledger of the whole.
+    let mut parts: BTreeMap<String, Files> = BTreeMap::new();
     let keepers = duplicate_keepers(&manifest.config);
     for (name, entry) in &mut manifest.streams {
         let directory = entry.directory.clone().unwrap_or_else(|| name.clone());
@@ -151,10 +194,17 @@ fn recover_all(
         };
         let evicted =
             |f: fn(&crate::manifest::EvictedEntry) -> u64| entry.evicted.iter().map(f).sum::<u64>();
-        let (frames, bytes) = (
-            kept(|s| s.frames) + evicted(|s| s.frames),
-            kept(|s| s.bytes - s.keyframe_bytes().min(s.bytes)) + evicted(|s| s.bytes),
-        );
+        // Where runs that a crash cut were joined again in a new index, or segments are gone, the count is the
+        // recorder's.
+        let as_written = found.recovered.is_empty() && entry.recovered.is_empty();
+        let countable = !closed && kind.is_none() && as_written && entry.evicted.is_empty();
+        let files = Files {
+            frames: kept(|s| s.frames) + evicted(|s| s.frames),
+            bytes: kept(|s| s.bytes - s.keyframe_bytes().min(s.bytes)) + evicted(|s| s.bytes),
+            periodics: countable
+                .then(|| periodics_of(&dir, &found.segments))
+                .flatten(),
+        };
         for r in &found.recovered {
             let tail = r.tail.as_ref().map_or_else(String::new, |t| {
                 format!(", {} bytes moved to {t}", r.bytes_cut)
@@ -188,15 +238,15 @@ fn recover_all(
                 None => ledger_json(&tapeline_wire::ledger::Ledger::default()),
             };
         }
-        if entry.directory.is_some() {
-            let whole = parts.entry(directory).or_default();
-            *whole = (whole.0 + frames, whole.1 + bytes);
+        let place = if entry.directory.is_some() {
             let keeps = keepers.contains(&directory_of(name, entry));
-            reconcile(&mut entry.ledger, frames, bytes, keeps);
+            files.reconcile(&mut entry.ledger, keeps);
+            directory
         } else {
-            let whole = parts.entry(name.clone()).or_default();
-            *whole = (whole.0 + frames, whole.1 + bytes);
-        }
+            name.clone()
+        };
+        let whole = Files::and(parts.remove(&place), files);
+        parts.insert(place, whole);
         pasts.insert(
             name.clone(),
             Past {
@@ -207,13 +257,17 @@ fn recover_all(
     }
     for (name, past) in &mut pasts {
         if let Some(entry) = manifest.streams.get_mut(name) {
-            if let (None, Some((frames, bytes))) = (&entry.directory, parts.get(name)) {
+            if let (None, Some(files)) = (&entry.directory, parts.get(name)) {
                 if Kind::from_name(&entry.wire).is_some() {
-                    register_stream::recover::reconcile(&mut entry.ledger, *frames, *bytes);
+                    register_stream::recover::reconcile(
+                        &mut entry.ledger,
+                        files.frames,
+                        files.bytes,
+                    );
                     past.ledger = entry.ledger.clone();
                     continue;
                 }
-                reconcile(&mut entry.ledger, *frames, *bytes, keepers.contains(name));
+                files.reconcile(&mut entry.ledger, keepers.contains(name));
             }
             past.ledger = entry.ledger.clone();
         }
@@ -375,7 +429,8 @@ pub(crate) fn recover_in(root: &Arc<dyn Dir>) -> Result<Report> {
         streams.map(|stream| stream.ledger.clone()).collect()
     };
     let before = ledgers(&manifest);
-    let (_, report) = recover_all(root, &mut manifest, now)?;
+    let closed = manifest.stopped.is_some();
+    let (_, report) = recover_all(root, &mut manifest, now, closed)?;
     if manifest.streams.is_empty() {
         return Err(Error::state(format!(
             "{} is not a recording: no manifest and no segments",
