@@ -67,6 +67,7 @@ campaign-smoke: build ## the same with a few thousand
 bench: build ## measure recording and the register server against rivals; fails below a floor
 	$(PY) benches/bench_record.py
 	$(PY) benches/bench_registers.py
+	$(PY) benches/bench_tools.py
 	$(PY) benches/bench_bcsv.py
 	$(PY) benches/bench_bcsv.py targets --threads 1
 	$(PY) benches/bench_bcsv.py report

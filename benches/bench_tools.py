@@ -1,7 +1,8 @@
 """Speed and memory of the file tools beside those that PyPI's `pybcsv` installs, as processes on the same file.
 
     python benches/bench_tools.py                    # 1 GB of CSV per table; floors that fail
-    python benches/bench_tools.py --megabytes 100 --tables mixed
+    python benches/bench_tools.py --tables mixed --look-gigabytes 0    # a part; what is stored of the others stays
+    python benches/bench_tools.py --tables --look-gigabytes 10         # another one
     python benches/bench_tools.py --smoke            # small: do inputs, outputs and ratios work
 
 Files lie on tmpfs (`--dir`), which takes about four times `--megabytes`. The two sides take turns and the best of
@@ -9,7 +10,8 @@ Files lie on tmpfs (`--dir`), which takes about four times `--megabytes`. The tw
 anything is timed, CSV to BCSV to CSV must give back the CSV byte by byte, and the rival's file must hold the same rows.
 
 `validate --deep` of both reads what ours wrote. `head`, `tail` and `info` are whole processes on a file of
-`--look-gigabytes`, which `--dir` must have room for.
+`--look-gigabytes`, which `--dir` must have room for. Results go to `results/HOST/tools.json`, and the page
+`docs/reference/benchmarks-tools.md` is made of them.
 
 Tables: `mixed` is the profile mixed_generic (72 columns of every type, random), `telemetry` what loggers write (time in
 ns, a counter, states, floats of six digits and doubles of all digits, words, a quoted note).
@@ -46,6 +48,8 @@ LOOK_SECONDS = 0.1
 # Resident memory of one process; the interpreter with its libraries takes 50 MB of it.
 MEMORY_MB = 256
 BLOCK_ROWS = 20_000
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "benchmarks-tools.md"
+TOOLS = {"csv2bcsv": "CSV to BCSV", "bcsv2csv": "BCSV to CSV", "validate": "`validate --deep`"}
 
 
 def telemetry(rows: int, first: int) -> pa.Table:
@@ -220,7 +224,7 @@ def judge(results: dict, floors: dict[str, float]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=1000)
-    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--tables", nargs="*", choices=TABLES, default=list(TABLES))
     parser.add_argument("--level", type=int, default=1, help="LZ4 level of both sides")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--look-gigabytes", type=float, default=10, help="size of the file for head, tail and info")
@@ -234,19 +238,78 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=args.dir, prefix="bench-tools-") as folder:
         args.dir = Path(folder)
         results = {table: measure(table, args) for table in args.tables}
-        looks = look(args)
+        looks = look(args) if args.look_gigabytes else {}
     floors = {"csv2bcsv": FLOOR, "bcsv2csv": FLOOR, "validate": VALIDATE_FLOOR}
     missed = judge(results, dict.fromkeys(floors, SMOKE_FLOOR) if args.smoke else floors)
     limit = 1.0 if args.smoke else LOOK_SECONDS
     missed += [f"{name}: {one['seconds']:.3f} s > {limit} s" for name, one in looks.items() if one["seconds"] > limit]
     if not args.no_save:
-        folder = args.results / host()
-        folder.mkdir(parents=True, exist_ok=True)
-        stored = {**facts(), "megabytes": args.megabytes, "level": args.level, "results": results, "look": looks}
-        (folder / "tools.json").write_text(json.dumps(stored, indent=1) + "\n")
+        store(results, looks, args)
     for line in missed:
         print("MISSED", line)
     return 1 if missed else 0
+
+
+def store(results: dict, looks: dict, args: argparse.Namespace) -> None:
+    """Put what was measured in place of what is stored of it, and write the page."""
+    path = args.results / host() / "tools.json"
+    stored = json.loads(path.read_text()) if path.exists() else {"tables": {}, "look": {}}
+    here = {**facts(), "megabytes": args.megabytes, "level": args.level, "repeat": args.repeat}
+    for table, entry in results.items():
+        stored["tables"][table] = {**here, **entry}
+    if looks:
+        stored["look"] = {**facts(), "gigabytes": args.look_gigabytes, "commands": looks}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(stored, indent=1) + "\n")
+    PAGE.write_text(page(stored))
+
+
+HEAD = f"""# Benchmarks of the file tools
+
+<!-- Written by `python benches/bench_tools.py`; edit it there. -->
+
+Whole processes beside the tools that `pybcsv` installs: the same file on tmpfs, the same options (delta,
+packet-lz4-batch), in turn, the best of several rounds. CSV to BCSV to CSV gives back the same bytes, which is checked
+before anything is timed. `mixed` has 72 columns of random values of every type, `telemetry` what loggers write.
+Floors: conversions {FLOOR:g}x, `validate --deep` {VALIDATE_FLOOR:g}x, {MEMORY_MB} MB of memory; a look at a file of
+10 GB {LOOK_SECONDS * 1e3:g} ms. A line below its floor says so.
+
+"""
+
+
+def page(stored: dict) -> str:
+    lines = []
+    for table, entry in stored["tables"].items():
+        lines += [
+            f"## {table}, {entry['megabytes']} MB of CSV\n",
+            (
+                f"{entry['host']}, kernel {entry['kernel']}, pybcsv {entry['versions']['pybcsv']}, {entry['date']},"
+                f" {entry['commit']}; {entry['rows']:,} rows, {entry['bytes']['ours'] / 1e6:.0f} MB of BCSV (theirs:"
+                f" {entry['bytes']['theirs'] / 1e6:.0f} MB).\n"
+            ),
+            "| tool | ours | theirs | times faster | our memory | their memory | |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+        ]
+        for tool, name in TOOLS.items():
+            ours, theirs = entry[tool]["ours"], entry[tool]["theirs"]
+            ratio = theirs["seconds"] / ours["seconds"]
+            floor = VALIDATE_FLOOR if tool == "validate" else FLOOR
+            lines.append(
+                f"| {name} | {ours['seconds']:.2f} s | {theirs['seconds']:.2f} s | {ratio:.2f} |"
+                f" {ours['memory_mb']:.0f} MB | {theirs['memory_mb']:.0f} MB |"
+                f" {f'below its floor of {floor:g}' if ratio < floor else ''} |"
+            )
+        lines.append("")
+    if stored["look"]:
+        found = stored["look"]
+        lines += [
+            f"## A look at {found['gigabytes']:g} GB\n",
+            f"{found['host']}, kernel {found['kernel']}, {found['date']}, {found['commit']}; the best of 20 runs.\n",
+            "| command | time |",
+            "| --- | ---: |",
+            *(f"| `tapeline {name}` | {one['seconds'] * 1e3:.0f} ms |" for name, one in found["commands"].items()),
+        ]
+    return HEAD + "\n".join(lines).rstrip() + "\n"
 
 
 if __name__ == "__main__":

@@ -1,15 +1,20 @@
 """Repair: every packet whose checksum holds is in the output, whatever lies before it; and what each depth of
 validate sees. The twin, which searches the same bytes in plain Python, is the judge."""
 
+import os
+
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from _twins import bcsv as twin
 from _twins.damage import PAIRS, bad_block, flipped, small_file
 from _twins.tables import to_rows
 from tapeline import bcsv
+
+EXAMPLES = int(os.environ.get("TAPELINE_TEST_EXAMPLES", "100"))
+many = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 PACKETS = [pair for pair in PAIRS if pair[1].startswith("packet")]
 ORIGINALS = {pair: small_file(*pair, rows=120, flushes=7) for pair in PACKETS}
@@ -49,6 +54,7 @@ def test_every_packet_that_holds_is_in_the_output(tmp_path_factory, pair):
 
     # Two blocks change places, and with them the packets within.
     @example([("block", 2**32, 256), ("cut", 0.875, 0), ("block", 2**32, 256)])
+    @many
     @given(damages)
     def check(steps):
         data = damaged(ORIGINALS[pair], steps)

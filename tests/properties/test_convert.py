@@ -4,18 +4,22 @@ import csv
 import decimal
 import io
 import math
+import os
 import re
 import tempfile
 from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tapeline
 from tapeline import bcsv
 from tapeline.errors import ConvertError
+
+EXAMPLES = int(os.environ.get("TAPELINE_TEST_EXAMPLES", "100"))
+many = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 NUMBER = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 SPECIAL = dict.fromkeys(("nan", "NaN", "NAN"), "nan")
@@ -117,6 +121,7 @@ def same(kind, text, value):
     return value == expected and math.copysign(1, value) == math.copysign(1, expected)
 
 
+@many
 @given(tables(), st.sampled_from(",;\t|"), st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]), st.booleans())
 def test_every_cell_is_kept_in_the_smallest_type(rows, delimiter, quoting, mark):
     width = len(rows[0]) if rows else 1
@@ -145,6 +150,7 @@ def test_every_cell_is_kept_in_the_smallest_type(rows, delimiter, quoting, mark)
         assert source.read_bytes() == back.read_bytes()  # what we write is canonical
 
 
+@many
 @given(st.binary(max_size=60), st.sampled_from([None, ",", ";"]), st.sampled_from(["stop", "skip", "pad"]))
 def test_any_bytes_are_a_table_or_an_error_with_a_place(data, delimiter, ragged):
     with tempfile.TemporaryDirectory() as folder:
@@ -161,6 +167,7 @@ def test_any_bytes_are_a_table_or_an_error_with_a_place(data, delimiter, ragged)
                 assert reader.num_rows == report.rows
 
 
+@many
 @given(st.lists(st.floats(), min_size=1, max_size=20), st.booleans())
 def test_floats_are_written_as_python_writes_them(values, narrow):
     with tempfile.TemporaryDirectory() as folder:
@@ -174,3 +181,32 @@ def test_floats_are_written_as_python_writes_them(values, narrow):
             assert np.array_equal(np.array(lines, np.float32), array, equal_nan=True)
         else:
             assert lines == [repr(value) for value in values]
+
+
+@settings(many, max_examples=max(EXAMPLES // 20, 1))
+@given(st.data())
+def test_records_across_the_blocks_of_the_parallel_parser(data):
+    """A quoted cell with line ends, quotes and delimiters around each place where a block of 2 MiB may end."""
+    block = 2 << 20
+    nasty = 'x,"\n\r\n,""'
+    filler = "1,abcdefgh\n"
+    text, rows = ["k,s\n"], []
+    size = len(text[0])
+    for number in (1, 2, 3):
+        before = data.draw(st.integers(0, 64))
+        count = (number * block - size - before) // len(filler)
+        text.append(filler * count)
+        rows += [(1, "abcdefgh")] * count
+        size += count * len(filler)
+        cell = "".join(data.draw(st.lists(st.sampled_from(nasty), max_size=80)))
+        line = f'2,"{cell.replace(chr(34), chr(34) * 2)}"\n'
+        text.append(line)
+        rows.append((2, cell))
+        size += len(line)
+    with tempfile.TemporaryDirectory() as folder:
+        source, made = Path(folder) / "t.csv", Path(folder) / "t.bcsv"
+        source.write_bytes("".join(text).encode())
+        tapeline.convert(source, made, compression_level=1, threads=4)
+        found = bcsv.read_table(made)
+        assert found.column("k").to_pylist() == [k for k, _ in rows]
+        assert found.column("s").to_pylist() == [s for _, s in rows]

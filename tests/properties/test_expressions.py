@@ -1,15 +1,19 @@
 """The parser of `sample`: any text is a tree or an error that points into the text; what was printed parses back."""
 
+import os
 import re
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tapeline.errors import TapelineError
 from tapeline.tools import _syntax
 from tapeline.tools.sample import sample
+
+EXAMPLES = int(os.environ.get("TAPELINE_TEST_EXAMPLES", "100"))
+many = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
 PIECES = [
     "a", "b", "flag", "s", "`a`", "$0", "$9", "1", "0", "2.5", "1e9", "0xFF", "'t'", '"', "'", "true", "not", "and",
@@ -41,6 +45,7 @@ def points_into(error, text):
     return 0 <= error.column <= len(text) and error.reason in str(error)
 
 
+@many
 @given(st.one_of(st.text(max_size=60), soup))
 @example("(" * 5000)
 @example("-" * 5000 + "a")
@@ -54,6 +59,7 @@ def test_any_text_is_a_tree_or_an_error_with_its_place(text):
         assert error is None or points_into(error, text)
 
 
+@many
 @given(soup)
 def test_what_parses_is_evaluated_or_refused(text):
     error = refused(sample, TABLE, text)
@@ -79,6 +85,7 @@ sums = st.recursive(
 )
 
 
+@many
 @given(sums, sums, st.sampled_from(["==", "<", ">=", "!="]))
 def test_operators_bind_as_in_python(left, right, comparison):
     text = f"{left} {comparison} {right}"
