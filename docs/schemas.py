@@ -512,6 +512,7 @@ SCHEMAS: dict[str, Output] = {
                 "delimiter": a_text("Of the CSV file read.", null=True),
                 "decimal": a_text("Decimal separator of the CSV file read.", null=True),
                 "gaps": a_list("Damaged rows that were left out.", _ROWS),
+                "bytes_skipped": an_int("Damaged bytes of logs of register packets left out."),
                 "passes": an_int("Times that the source was read."),
                 "bytes_read": an_int("Size of the source."),
                 "bytes_written": an_int("Size of the output."),

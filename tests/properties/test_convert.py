@@ -145,9 +145,12 @@ def test_every_cell_is_kept_in_the_smallest_type(rows, delimiter, quoting, mark)
         for number, column in enumerate(report.columns):
             for row, cells in zip(again[1:], rows, strict=True):
                 assert column.type in ("float", "double") or row[number] == cells[number]
-        tapeline.convert(back, made, delimiter=",", overwrite=True)
+        once_more = tapeline.convert(back, made, delimiter=",", overwrite=True)
         tapeline.convert(made, source, overwrite=True)
-        assert source.read_bytes() == back.read_bytes()  # what we write is canonical
+        # What we write is canonical. A double can have the digits of a float, though (3.402823466e+38, the largest one
+        # to ten digits), and its column then becomes one of floats.
+        if [column.type for column in once_more.columns] == [column.type for column in report.columns]:
+            assert source.read_bytes() == back.read_bytes()
 
 
 @many
