@@ -173,6 +173,7 @@ class Recorder:
             return
         self._sinks_kept = True
         try:
+            self._native.retain()
             self._sinks.keep(self.out / MANIFEST)
         except OSError as error:
             self._failure = self._failure or self._stream_failed(error)

@@ -225,8 +225,8 @@ def encode_packet(
     time: float | None = None,
     src_id: int = 0,
     rack: int | None = None,
-    cmd: int = Command.DIFF,
-    type: int = SourceType.UNKNOWN,
+    cmd: int | str = Command.DIFF,
+    type: int | str = SourceType.UNKNOWN,
     seq: int = 0,
 ) -> bytes:
     """Encode one register packet.
@@ -239,8 +239,8 @@ def encode_packet(
         time: Seconds since the UNIX epoch, for the simple wire; made of `timestamp_us` if None.
         src_id: Number of the SBMU or rack, 0 to 255; on the simple wire the rack, any int32.
         rack: The same as `src_id`, by its name on the simple wire.
-        cmd: A `Command`; the simple wire has none.
-        type: A `SourceType`; the simple wire has none.
+        cmd: A `Command`, or its name ("full"); the simple wire has none.
+        type: A `SourceType`, or its name ("rack"); the simple wire has none.
         seq: Number of the packet, 0 to 255, wrapping, per (type, src_id); the simple wire has none.
 
     Returns:
@@ -250,7 +250,18 @@ def encode_packet(
         WireError: A value does not fit its field, or there are not as many values as offsets.
     """
     source = src_id if rack is None else rack
-    return _native.encode_packet(control, data, kind, timestamp_us, time, source, cmd, type, seq)
+    codes = _code("cmd", cmd, Command), _code("type", type, SourceType)
+    return _native.encode_packet(control, data, kind, timestamp_us, time, source, *codes, seq)
+
+
+def _code(field: str, value: int | str, names: type[IntEnum]) -> int:
+    """The number of a command or type, which may be given by its name."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return names[value.upper()]
+    except KeyError:
+        raise WireError(f"{field} is {value!r}; it must be one of {', '.join(names.__members__).lower()}") from None
 
 
 class PacketDecoder:

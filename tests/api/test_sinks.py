@@ -362,9 +362,10 @@ def test_all_sinks_of_a_recorder_start_drain_and_report(tmp_path):
     source = Source(FakeRecorder([path]))
     sinks = SinkSet(Config([Stream(parse_sinks(["parquet", fail]))], tmp_path), source).start()
     assert sinks.finished(30)
-    summary = sinks.add_to({"streams": {"rack": {}}, "lost_anything": False})
+    summary = sinks.add_to({"streams": {"rack": {"files": [str(path)]}}, "lost_anything": False})
     assert [one["rows"] for one in summary["streams"]["rack"]["sinks"]] == [150, 0]
     assert summary["lost_anything"]
+    assert summary["streams"]["rack"]["files"] == [str(path), str(path.with_suffix(".parquet"))]
     assert sinks.failure() == ("rack", "stream rack: sink python: ValueError: full")
     assert ("rack", "parquet", 1) in source.progress
     assert path.with_suffix(".touch.bcsv").exists()

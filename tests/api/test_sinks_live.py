@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -331,6 +332,68 @@ def test_retention_waits_for_the_archive(tmp_path):
     stems = {p.name.split(".pkt")[0] for p in log.glob("*.pkt")}
     assert {p.name.split(".touch")[0] for p in log.glob("*.touch.bcsv")} == stems
     assert tapeline.open_recording(tmp_path).verify().ok
+
+
+def test_retention_is_applied_when_the_last_sink_is_done(tmp_path):
+    sent, go = Sent(), threading.Event()
+    sinks = [lambda _batch: go.wait(60), "csv"]
+    recorder = tapeline.Recorder(config(tmp_path, sinks, rotate_bytes=5_000, keep={"keep_segments": 2}))
+    log = tmp_path / "rack"
+    with recorder, connect(recorder) as client:
+        client.sendall(sent.some(300, 20))
+        stored(recorder, sent.packets)
+        recorder.request_stop()
+        until(recorder, lambda: recorder.status().finished)
+        assert min(p.name.split("_")[1] for p in log.glob("*.pkt")) == "000000"
+        go.set()
+    left = sorted(p.name.removesuffix(".pkt") for p in log.glob("*.pkt"))
+    assert len(left) == 2
+    for kind in ("idx", "touch", "doubts"):
+        assert sorted(p.name.removesuffix(f".{kind}.bcsv") for p in log.glob(f"*.{kind}.bcsv")) == left
+    assert np.array_equal(np.concatenate([read(p) for p in sorted(log.glob("*.csv"))]), sent.table())
+    files = [Path(file).name for file in recorder.summary()["streams"]["rack"]["files"]]
+    assert sorted(name.removesuffix(".pkt") for name in files if name.endswith(".pkt")) == left
+    recording = tapeline.open_recording(tmp_path)
+    assert recording.verify().ok
+    assert recording.complete
+    told = json.loads((tmp_path / "recording.json").read_text())["streams"]["rack"]
+    assert {entry["reason"] for entry in told["evicted"]} == {"keep_segments"}
+    assert [sink["error"] for sink in told["sinks"]] == [None, None]
+
+
+def test_segments_of_an_earlier_recorder_grow_old_too(tmp_path):
+    sent = Sent()
+    with tapeline.Recorder(config(tmp_path, ["csv"], rotate_bytes=5_000)) as recorder, connect(recorder) as client:
+        client.sendall(sent.some(300, 20))
+        stored(recorder, sent.packets)
+    log = tmp_path / "rack"
+    assert len(list(log.glob("*.pkt"))) > 2
+    with tapeline.Recorder(config(tmp_path, ["csv"], keep={"keep_seconds": 1})) as recorder:
+        until(recorder, lambda: not list(log.glob("*.pkt")))
+    assert tapeline.image_at(tmp_path).as_dict() == {"sources": []}
+    assert tapeline.open_recording(tmp_path).verify().ok
+
+
+def test_a_log_stays_while_its_table_could_not_be_made(tmp_path):
+    """The log is the spool: what a sink did not get done is made of it at the next start."""
+    sent, log = Sent(), tmp_path / "rack"
+    recorder = tapeline.Recorder(config(tmp_path, ["csv"], rotate_bytes=5_000, keep={"keep_segments": 1}))
+    recorder.start()
+    with connect(recorder) as client:
+        client.sendall(sent.some(1, 20))
+        stored(recorder, sent.packets)
+        first = next(log.glob("*.pkt.part")).name.removesuffix(".pkt.part")
+        (log / f"{first}.csv").mkdir()  # no file can get this name
+        client.sendall(sent.some(300, 20))
+        stored(recorder, sent.packets)
+    with pytest.raises(tapeline.RecorderError, match="csv"):
+        recorder.stop()
+    assert (log / f"{first}.pkt").exists()
+    (log / f"{first}.csv").rmdir()
+    with tapeline.Recorder(config(tmp_path, ["csv"], keep={"keep_segments": 1})):
+        pass
+    assert np.array_equal(np.concatenate([read(p) for p in sorted(log.glob("*.csv"))]), sent.table())
+    assert len(list(log.glob("*.pkt"))) == 1
 
 
 def test_forward_feeds_a_second_recorder_with_what_its_route_allows(tmp_path):

@@ -26,6 +26,8 @@ def test_arrays_and_lists_encode_alike():
         ({"timestamp_us": 1 << 64}, "timestamp_us is 18446744073709551616"),
         ({"kind": "frame"}, 'must be "packet" or "simple"'),
         ({"kind": "simple", "rack": 1 << 31}, "rack is 2147483648"),
+        ({"type": "battery"}, "type is 'battery'; it must be one of unknown, sbmu, rack, rtos"),
+        ({"cmd": "erase"}, "cmd is 'erase'; it must be one of diff, full"),
         ({"data": [1]}, "control has 2 offsets and data 1 values"),
         ({"data": [1, 65_536]}, "data holds a number"),
     ],
@@ -33,6 +35,13 @@ def test_arrays_and_lists_encode_alike():
 def test_what_does_not_fit_is_refused(fields, text):
     with pytest.raises(wire.WireError, match=text):
         wire.encode_packet(**{"control": [1, 2], "data": [3, 4], **fields})
+
+
+def test_commands_and_types_go_by_name_too():
+    for cmd in wire.Command:
+        for kind in wire.SourceType:
+            expected = wire.encode_packet([1], [2], cmd=cmd, type=kind)
+            assert wire.encode_packet([1], [2], cmd=cmd.name.lower(), type=kind.name) == expected
 
 
 def test_too_many_registers_are_refused():

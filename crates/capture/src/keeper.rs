@@ -15,7 +15,7 @@ use tapeline_sys::clock;
 use crate::config::{OnLowDisk, RecorderConfig, Sync};
 use crate::error::{Error, Result};
 use crate::fs::{Dir, DiskFile};
-use crate::manifest::{EvictedEntry, Manifest, rfc3339};
+use crate::manifest::{EvictedEntry, Manifest, compact_time, rfc3339};
 use crate::sink::Closing;
 use crate::source::Stop;
 use crate::write::Failure;
@@ -70,7 +70,9 @@ pub(crate) struct Keeper {
     /// Outputs whose open file failed to sync: what of it is on the disk is unknown, and a later sync that succeeds
     /// would not tell. It keeps its `.part`.
     unsure: BTreeSet<String>,
+    /// When this keeper closed a segment.
     closed_at: BTreeMap<(String, String), Instant>,
+    started: Instant,
     last_sync: Instant,
     clock_offset: i128,
     low_disk: bool,
@@ -106,6 +108,7 @@ impl Keeper {
             open: BTreeMap::new(),
             unsure: BTreeSet::new(),
             closed_at: BTreeMap::new(),
+            started: Instant::now(),
             last_sync: Instant::now(),
             clock_offset: clock_offset(),
             low_disk: false,
@@ -179,17 +182,29 @@ impl Keeper {
             }
         }
         self.watch_clock();
-        if self.config.keep_seconds.is_some() {
-            let outputs: Vec<String> = self.closed_at.keys().map(|(o, _)| o.clone()).collect();
-            let mut changed = false;
-            for output in outputs {
-                changed |= self.retain(&output)?;
-            }
-            if changed {
-                self.store()?;
-            }
-        }
+        self.retain_all()?;
         self.watch_disk()
+    }
+
+    /// Apply `keep_*` to every output: segments grow old, and sinks let go of them, also while none is closed.
+    pub(crate) fn retain_all(&mut self) -> Result<()> {
+        let config = &self.config;
+        if config.keep_segments.is_none()
+            && config.keep_bytes.is_none()
+            && config.keep_seconds.is_none()
+        {
+            return Ok(());
+        }
+        let outputs: Vec<String> = self
+            .manifest
+            .lock()
+            .map(|m| m.streams.keys().cloned().collect())
+            .unwrap_or_default();
+        let mut changed = false;
+        for output in outputs {
+            changed |= self.retain(&output)?;
+        }
+        if changed { self.store() } else { Ok(()) }
     }
 
     /// Apply `keep_*`; true when something was removed.
@@ -226,14 +241,17 @@ impl Keeper {
         {
             return Some("keep_bytes");
         }
-        let age = self
+        let keep = self.config.keep_seconds?;
+        let closed_at = self
             .closed_at
-            .get(&(output.to_owned(), oldest.name.clone()))
-            .map(Instant::elapsed)?;
-        self.config
-            .keep_seconds
-            .is_some_and(|keep| age.as_secs_f64() > keep)
-            .then_some("keep_seconds")
+            .get(&(output.to_owned(), oldest.name.clone()));
+        let old = match (closed_at, segments.get(1)) {
+            (Some(at), _) => at.elapsed().as_secs_f64() > keep,
+            // By an earlier recorder, and not after the next one was begun.
+            (None, Some(next)) => start_of(&next.name) < before_now(keep).as_str(),
+            (None, None) => self.started.elapsed().as_secs_f64() > keep,
+        };
+        old.then_some("keep_seconds")
     }
 
     /// Remove the oldest finished segment of an output; false when there is none.
@@ -346,14 +364,13 @@ impl Keeper {
     /// The output with the oldest finished segment.
     fn oldest(&self) -> Option<String> {
         let manifest = self.manifest.lock().ok()?;
-        let start = |name: &str| name.rsplit('_').next().unwrap_or_default().to_owned();
         manifest
             .streams
             .iter()
             .filter_map(|(output, s)| {
                 s.segments
                     .first()
-                    .map(|oldest| (start(&oldest.name), output.clone()))
+                    .map(|oldest| (start_of(&oldest.name).to_owned(), output.clone()))
             })
             .min()
             .map(|(_, output)| output)
@@ -405,6 +422,17 @@ impl Keeper {
         copy.store(&*self.root)
             .map_err(|e| Error::io("writing", &self.root.path().join(crate::manifest::NAME), e))
     }
+}
+
+/// The time in the name of a segment, and what follows it.
+fn start_of(name: &str) -> &str {
+    name.rsplit('_').next().unwrap_or_default()
+}
+
+/// The moment so many seconds ago, as it is in names.
+fn before_now(seconds: f64) -> String {
+    let span = Duration::try_from_secs_f64(seconds).map_or(u128::MAX, |d| d.as_nanos());
+    compact_time(clock::realtime_ns().saturating_sub(u64::try_from(span).unwrap_or(u64::MAX)))
 }
 
 fn clock_offset() -> i128 {

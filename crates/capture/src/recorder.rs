@@ -5,6 +5,7 @@
 //! writes the manifest. Everything that can be refused is refused by `start`, before a thread runs.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex};
@@ -52,16 +53,13 @@ impl Recorder {
     /// `Config` for a bad setting; `Io` with the stream for an address or file, with the path for the directory.
     pub fn start(config: RecorderConfig) -> Result<Self> {
         config.check()?;
-        let root = RealDir::open(&config.out, true)
-            .map_err(|e| Error::io("opening the recording", &config.out, e))?;
-        root.lock().map_err(|e| match e.kind() {
-            std::io::ErrorKind::ResourceBusy => Error::state(format!(
+        let Some(root) = claim(&config.out)? else {
+            return Err(Error::state(format!(
                 "{} is being written by another recorder",
                 config.out.display()
-            )),
-            _ => Error::io("locking the recording", &config.out, e),
-        })?;
-        Self::start_in(Arc::new(root), config)
+            )));
+        };
+        Self::start_in(root, config)
     }
 
     /// As `start`, in a directory that is claimed already: it is let go when everything is written.
@@ -223,21 +221,12 @@ impl Recorder {
                 Some(add_ledgers(base, &ledger_json(&session)))
             })
         };
-        let needed_from = {
-            let registers = registers.clone();
-            Box::new(move |name: &str| {
-                let stream = registers
-                    .iter()
-                    .find(|r: &&Arc<RegisterShared>| r.name == name);
-                stream.map_or(u64::MAX, |r| r.needed_from.load(Ordering::Acquire))
-            })
-        };
         let keeper = Keeper::new(
             Arc::clone(&dir),
             Arc::clone(&manifest),
             config.clone(),
             ledgers,
-            needed_from,
+            needed_from(&registers),
             Arc::clone(&failure),
             stop.clone(),
         )?;
@@ -384,6 +373,30 @@ impl Recorder {
         }
     }
 
+    /// Apply `keep_*` once more to an ended recording whose sinks have let go of the last segments. Does nothing while
+    /// it runs, or when another recorder has the directory by now.
+    ///
+    /// # Errors
+    /// `Io` for a file that cannot be removed, or the manifest.
+    pub fn retain(&self) -> Result<()> {
+        if self.registers.is_empty() || !self.wait(Duration::ZERO) {
+            return Ok(());
+        }
+        let Some(root) = claim(&self.config.out)? else {
+            return Ok(());
+        };
+        Keeper::new(
+            root,
+            Arc::clone(&self.manifest),
+            self.config.clone(),
+            Box::new(|_| None),
+            needed_from(&self.registers),
+            Arc::clone(&self.failure),
+            self.stop.clone(),
+        )?
+        .retain_all()
+    }
+
     fn events(&self) -> Vec<Event> {
         self.manifest
             .lock()
@@ -437,6 +450,25 @@ fn receive(
         stop.request();
     }
     shared.finished.store(true, Ordering::Release);
+}
+
+/// Opens a recording's directory for writing; None when another recorder has it.
+fn claim(out: &Path) -> Result<Option<Arc<dyn Dir>>> {
+    let root = RealDir::open(out, true).map_err(|e| Error::io("opening the recording", out, e))?;
+    match root.lock() {
+        Ok(()) => Ok(Some(Arc::new(root))),
+        Err(e) if e.kind() == std::io::ErrorKind::ResourceBusy => Ok(None),
+        Err(e) => Err(Error::io("locking the recording", out, e)),
+    }
+}
+
+/// Tells of a stream from which segment on its sinks still read.
+fn needed_from(registers: &[Arc<RegisterShared>]) -> Box<dyn Fn(&str) -> u64 + Send> {
+    let registers = registers.to_vec();
+    Box::new(move |name: &str| {
+        let stream = registers.iter().find(|r| r.name == name);
+        stream.map_or(u64::MAX, |r| r.needed_from.load(Ordering::Acquire))
+    })
 }
 
 fn supervise(workers: Vec<JoinHandle<()>>, jobs: &SyncSender<Job>, keeper: JoinHandle<()>) {

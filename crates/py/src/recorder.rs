@@ -101,6 +101,12 @@ impl Recorder {
         self.with(py, |core| core.sink_progress(stream, sink, segment))
     }
 
+    /// Applies `keep_*` to an ended recording whose sinks have ended too.
+    fn retain(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, Core::retain)?
+            .map_err(|e| capture_error(py, &e))
+    }
+
     fn status(&self, py: Python<'_>) -> PyResult<String> {
         self.with(py, |core| core.status().to_string())
     }

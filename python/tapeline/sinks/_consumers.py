@@ -193,12 +193,16 @@ class _Touch(_Plain):
         logs = sorted(log.parent.glob(f"*{log.suffix}"))
         before = logs[logs.index(log) - 1] if log in logs[1:] else None
         _native.register_touch(str(log), self._wire, None if before is None else str(before))
-        # what retention took away took its log with it
-        stems = {_stem(path) for path in logs}
-        for kind in ("touch", "doubts"):
-            for path in log.parent.glob(f"*.{kind}.bcsv"):
-                if path.name.removesuffix(f".{kind}.bcsv") not in stems:
-                    path.unlink(missing_ok=True)
+        drop_orphans(log.parent, log.suffix)
+
+
+def drop_orphans(directory: Path, extension: str) -> None:
+    """Remove the touch indexes of logs that retention took away."""
+    stems = {_stem(path) for path in directory.glob(f"*{extension}")}
+    for kind in ("touch", "doubts"):
+        for path in directory.glob(f"*.{kind}.bcsv"):
+            if path.name.removesuffix(f".{kind}.bcsv") not in stems:
+                path.unlink(missing_ok=True)
 
 
 def _stem(log: Path) -> str:

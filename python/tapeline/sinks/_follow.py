@@ -164,16 +164,20 @@ class Follower:
         # the log can wait for nobody, a table can: where cores are few, receiver and writer go first
         with contextlib.suppress(AttributeError, OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        done = not self._consumer.repeatable
         try:
             self._follow()
             self._consumer.close()
+            done = True
         except Stopped:
             self._consumer.abandon()
         except Exception as error:  # noqa: BLE001 - a thread's end: the recorder raises what is kept here
             self.status_now.error = _text(error)
             self._consumer.abandon()
         finally:
-            self._progress(1 << 62)
+            # a table that could not be made is made at the next start, of a log that is still there
+            if done:
+                self._progress(1 << 62)
 
     def _follow(self) -> None:
         # the number of the first segment is known before there is a packet to put into it
@@ -216,8 +220,9 @@ class Follower:
         return not ended or bool(self._logs_from(number + 1))
 
     def _retrying(self, position: LogPosition, ask: Callable[[], LogPosition | None]) -> None:
-        """Run one segment; a failed table is begun again, until the end of the stream has been tried too."""
+        """Run one segment; a failed table is begun again, until it fails after the recorder has ended."""
         while True:
+            last = self._over.is_set()
             try:
                 self._one(position, lambda: ask() or position)
             except FileNotFoundError:
@@ -228,7 +233,7 @@ class Follower:
                 self.status_now.error = _text(error)
                 if not self._consumer.repeatable:
                     raise
-                if self._at is not None and LogPosition(*self._position(self._at, 0.0)).ended:
+                if last or (self._at is not None and LogPosition(*self._position(self._at, 0.0)).ended):
                     raise
                 self._pause(_RETRY_S)
                 continue

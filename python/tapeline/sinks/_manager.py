@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tapeline._register_files import wire_of
 from tapeline._sink_settings import TABLE_KINDS
+from tapeline.sinks._consumers import drop_orphans
 from tapeline.sinks._follow import Follower, SinkStatus
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class SinkSet:
         self._touch: list[Follower] = []
         self._drained = False
         self._extensions: dict[str, list[str]] = {}
+        self._logs: dict[str, str] = {}
         for stream in config.streams:
             if stream.wire == "frame":
                 continue
@@ -50,6 +52,7 @@ class SinkSet:
             directory = config.out / stream.name
             make = partial(Follower, wire=stream.wire, directory=directory, position=position)
             self._followers[stream.name] = []
+            self._logs[stream.name] = ".pkt" if stream.wire == "packet" else ".spkt"
             self._extensions[stream.name] = [sink.extension for sink in stream.sinks if sink.kind in TABLE_KINDS]
             for sink in stream.sinks:
                 progress = partial(source.sink_progress, stream.name, sink.name) if sink.priority == "archive" else None
@@ -108,9 +111,13 @@ class SinkSet:
     def keep(self, manifest: Path) -> None:
         """Write the state of ended sinks into the manifest of an ended recorder: `sinks` of each stream that has some.
 
+        Also removes what belongs to logs that are no more.
+
         Raises:
             OSError: As the operating system gave it; the manifest is then as it was.
         """
+        for name, extension in self._logs.items():
+            drop_orphans(manifest.parent / name, extension)
         states = {name: [sink.as_dict() for sink in sinks] for name, sinks in self.status().items() if sinks}
         if not states:
             return
