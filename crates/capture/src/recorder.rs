@@ -24,6 +24,7 @@ use crate::output::OutputShared;
 use crate::receive::{Receiver, SourceShared};
 use crate::recover::{Report, add_ledgers};
 use crate::register_stream::{self, LogPosition, RegisterShared};
+use crate::relay::Relay;
 use crate::resume::{Past, entry_of, open_recording};
 use crate::rings;
 use crate::source::{Source, Stop};
@@ -151,26 +152,9 @@ impl Recorder {
             let shared = Arc::new(StreamShared::new(stream, urls, opened.len()));
             let layout = stream.layout.layout()?;
             let (block_bytes, blocks) = stream.ring_blocks(&layout)?;
-            let mut consumers = Vec::new();
-            for (i, (source, (producer, consumer))) in opened.into_iter().zip(rings).enumerate() {
-                consumers.push(consumer);
-                let source_shared = shared.sources.get(i).map(Arc::clone).unwrap_or_default();
-                let receiver = Receiver::new(
-                    producer,
-                    FrameScanner::new(layout),
-                    Arc::clone(&source_shared),
-                    block_bytes,
-                    share_core,
-                    crowded,
-                );
-                let (stop, failure, name) =
-                    (stop.clone(), Arc::clone(&failure), stream.name.clone());
-                starts.push(Box::new(move || {
-                    thread(&format!("recv-{name}"), move || {
-                        receive(source, receiver, &stop, &failure, &name, &source_shared)
-                    })
-                }));
-            }
+            let one_thread =
+                (share_core || crowded) && matches!(opened.as_slice(), [source] if source.waits());
+            let (producers, consumers): (Vec<_>, Vec<_>) = rings.into_iter().unzip();
             let settings = WriterSettings {
                 assemble: stream.assemble_options()?,
                 sync: stream.sync_mode()?,
@@ -193,15 +177,45 @@ impl Recorder {
             };
             let writer =
                 StreamWriter::new(settings, consumers, Box::new(opener), keeper_jobs.clone())?;
-            let (stop, failure, name) = (stop.clone(), Arc::clone(&failure), stream.name.clone());
-            starts.push(Box::new(move || {
-                thread(&format!("write-{name}"), move || {
-                    if let Err(e) = writer.run() {
-                        failure.set(e.of_stream(&name));
-                        stop.request();
-                    }
-                })
-            }));
+            let report = {
+                let (stop, failure, name) =
+                    (stop.clone(), Arc::clone(&failure), stream.name.clone());
+                move |e: Error| {
+                    failure.set(e.of_stream(&name));
+                    stop.request();
+                }
+            };
+            let name = format!("write-{}", stream.name);
+            let relay = if one_thread {
+                let relay = Arc::new(Relay::new(writer, stop.clone(), report));
+                let second = Arc::clone(&relay);
+                starts.push(Box::new(move || thread(&name, move || second.stand_by())));
+                Some(relay)
+            } else {
+                starts.push(Box::new(move || {
+                    thread(&name, move || writer.run().unwrap_or_else(report))
+                }));
+                None
+            };
+            for (i, (source, producer)) in opened.into_iter().zip(producers).enumerate() {
+                let source_shared = shared.sources.get(i).map(Arc::clone).unwrap_or_default();
+                let receiver = Receiver::new(
+                    producer,
+                    FrameScanner::new(layout),
+                    Arc::clone(&source_shared),
+                    block_bytes,
+                    share_core && !one_thread,
+                    crowded,
+                    relay.clone(),
+                );
+                let (stop, failure, name) =
+                    (stop.clone(), Arc::clone(&failure), stream.name.clone());
+                starts.push(Box::new(move || {
+                    thread(&format!("recv-{name}"), move || {
+                        receive(source, receiver, &stop, &failure, &name, &source_shared)
+                    })
+                }));
+            }
             streams.push(shared);
         }
         let ledgers = {

@@ -95,12 +95,13 @@ impl Listener {
                 continue;
             };
             receiver.counters.connections += 1;
-            let Ok(mut connection) = Connection::new(stream) else {
+            let Ok(connection) = Connection::new(stream) else {
                 continue;
             };
-            let outcome = pump(
-                &mut connection,
-                &mut receiver,
+            let outcome;
+            (outcome, receiver) = pump(
+                Box::new(connection),
+                receiver,
                 stop,
                 self.patience,
                 &mut |receiver| {
@@ -153,17 +154,18 @@ impl Connector {
         while !stop.requested() && !receiver.writer_gone() {
             let attempt = TcpStream::connect_timeout(&self.address, Duration::from_secs(1))
                 .and_then(Connection::new);
-            if let Ok(mut connection) = attempt {
+            if let Ok(connection) = attempt {
                 receiver.counters.connections += 1;
                 let frames = receiver.frames_received();
-                if pump(
-                    &mut connection,
-                    &mut receiver,
+                let outcome;
+                (outcome, receiver) = pump(
+                    Box::new(connection),
+                    receiver,
                     stop,
                     self.patience,
                     &mut |_| {},
-                ) == Outcome::WriterGone
-                {
+                );
+                if outcome == Outcome::WriterGone {
                     break;
                 }
                 if receiver.frames_received() > frames {
