@@ -65,6 +65,16 @@ impl Recorder {
 
     /// As `start`, in a directory that is claimed already: it is let go when everything is written.
     pub(crate) fn start_in(root: Arc<dyn Dir>, config: RecorderConfig) -> Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self::start_on(cores, root, config)
+    }
+
+    /// As `start_in`, and as if the machine had so many cores.
+    pub(crate) fn start_on(
+        cores: usize,
+        root: Arc<dyn Dir>,
+        config: RecorderConfig,
+    ) -> Result<Self> {
         config.check()?;
         let rings = rings::make(&config.streams)?;
         let mut sources = Vec::new();
@@ -99,10 +109,10 @@ impl Recorder {
 
         // A stream's two threads pass every byte from one to the other. With a core for each thread and one for the
         // producer they work side by side; with fewer they only take the producer's core away and move every byte
-        // between caches, so the writer then follows the receiver to its core and they take turns. With more streams than
-        // cores whoever yields lets some other stream go first: such turns only cost switches (a tenth of the CPU), and
-        // the scheduler's own, which are longer, do better.
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // between caches. So there one thread does both by turns (`relay`), where the sender waits for it; where it does
+        // not, as with UDP, the writer follows the receiver to its core and they take turns. With more streams than cores
+        // whoever yields lets some other stream go first: such turns only cost switches (a tenth of the CPU), and the
+        // scheduler's own, which are longer, do better.
         let crowded = cores < config.streams.len();
         let share_core = !crowded && cores < 3 * config.streams.len();
 

@@ -5,25 +5,32 @@
 //! there the thread that has received and validated a block also writes it, while the block is in cache.
 //!
 //! The trap: a write that does not come back would hold up receiving, which is what the ring is there to prevent. So
-//! whoever writes lends the connection to the other thread of the stream first. That one looks every `LOOK`; if a turn
-//! lasts longer than that, it goes on receiving into the ring until the lender wants the connection back. Then both
-//! threads work side by side as they do where there are cores enough, and return to this as soon as the disk follows.
+//! whoever writes lends the connection to the other thread of the stream first. That one looks every `LOOK`; if it finds
+//! the first one waiting in a turn, it goes on receiving into the ring until the lender wants the connection back. Then
+//! both threads work side by side as they do where there are cores enough, and return to this as soon as the disk
+//! follows. A first thread that only waits for a core is no reason: a second one would take that core from it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use tapeline_sys::cpu::ThreadWatch;
+
 use crate::error::Error;
 use crate::source::Stop;
 use crate::source::stream::Session;
 use crate::write::StreamWriter;
 
-/// How often the second thread looks whether the first one comes along: the longest that a slow write can keep a
+/// How often the second thread looks whether the first one comes along: the longest that a waiting write can keep a
 /// connection from being read. A socket's buffer takes that much from a stream of 1 GB/s.
-const LOOK: Duration = Duration::from_millis(2);
+const LOOK: Duration = Duration::from_millis(5);
 /// The same while nothing arrives.
 const LOOK_IDLE: Duration = Duration::from_millis(25);
+/// A turn that lasts for so many of these is reason enough, whatever the thread does (or the system does not tell).
+const LONG: u32 = 8;
+/// How long to wait for more to write before asking for the connection again.
+const TAKE_BACK: Duration = Duration::from_millis(1);
 
 /// What the two threads of a stream share.
 pub(crate) struct Relay {
@@ -35,6 +42,7 @@ pub(crate) struct Relay {
     wanted: AtomicBool,
     /// Counts what the receiving thread passed on.
     beats: AtomicU64,
+    first: OnceLock<ThreadWatch>,
     second: OnceLock<Thread>,
     stop: Stop,
     failed: Box<dyn Fn(Error) + Send + Sync>,
@@ -52,31 +60,41 @@ impl Relay {
             lent: Mutex::new(None),
             wanted: AtomicBool::new(false),
             beats: AtomicU64::new(0),
+            first: OnceLock::new(),
             second: OnceLock::new(),
             stop,
             failed: Box::new(failed),
         }
     }
 
-    /// Writes what was published, in the receiving thread, which lends its session meanwhile.
+    /// Writes what was published, in the receiving thread, which lends its session meanwhile. It waits in the ring only
+    /// with the writer in its hands, and for the session only while it writes: neither thread waits for the other.
     pub(crate) fn turn(&self, session: Session) -> Session {
         self.beats.fetch_add(1, Ordering::Release);
         let Some(mut writer) = try_lock(&self.writer) else {
             // The second thread writes: it is the faster way round that this one goes on receiving.
             return session;
         };
+        self.first.get_or_init(ThreadWatch::of_this_thread);
         *lock(&self.lent) = Some(session);
-        self.write(&mut writer);
-        drop(writer);
+        self.write(&mut writer, Duration::ZERO);
         self.wanted.store(true, Ordering::Release);
         let session = loop {
-            // Nobody else takes it out; it is there.
-            if let Some(session) = lock(&self.lent).take() {
+            if let Some(session) = try_lock(&self.lent).and_then(|mut lent| lent.take()) {
                 break session;
             }
+            // The second thread has it, and may be waiting for a free block: only writing makes one.
+            self.write(&mut writer, TAKE_BACK);
         };
         self.wanted.store(false, Ordering::Release);
         session
+    }
+
+    /// As `turn`, after the end of a connection: there is nothing to lend.
+    pub(crate) fn last_turn(&self) {
+        if let Some(mut writer) = try_lock(&self.writer) {
+            self.write(&mut writer, Duration::ZERO);
+        }
     }
 
     /// Makes the second thread look now.
@@ -91,31 +109,40 @@ impl Relay {
         let _ = self.second.set(thread::current());
         let mut seen = 0;
         let mut pause = LOOK_IDLE;
+        let mut looks = 0;
         loop {
             thread::park_timeout(pause);
             let beats = self.beats.load(Ordering::Acquire);
             if beats != seen {
-                (seen, pause) = (beats, LOOK);
+                (seen, pause, looks) = (beats, LOOK, 0);
                 continue;
             }
             if let Some(mut writer) = try_lock(&self.writer) {
                 pause = LOOK_IDLE;
-                self.write(&mut writer);
+                self.write(&mut writer, Duration::ZERO);
                 if writer.is_none() {
                     return;
                 }
             } else {
-                self.receive();
+                looks += 1;
+                if looks >= LONG || self.first_waits() {
+                    self.receive();
+                }
             }
         }
     }
 
-    /// One turn; the writer is gone after its last, or an error.
-    fn write(&self, place: &mut Option<StreamWriter>) {
+    fn first_waits(&self) -> bool {
+        let waits = self.first.get().and_then(ThreadWatch::is_waiting);
+        waits == Some(true)
+    }
+
+    /// One turn, which waits at most so long for something to write; the writer is gone after its last, or an error.
+    fn write(&self, place: &mut Option<StreamWriter>, wait: Duration) {
         let Some(writer) = place.as_mut() else {
-            return;
+            return thread::park_timeout(wait);
         };
-        let ended = match writer.turn(Duration::ZERO) {
+        let ended = match writer.turn(wait) {
             Ok(true) => return,
             Ok(false) => writer.end(Ok(())),
             Err(e) => writer.end(Err(e)),

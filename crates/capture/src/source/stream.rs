@@ -179,6 +179,9 @@ pub(crate) fn pump(
             if outcome != Outcome::WriterGone {
                 receiver.end_of_stream(now_ns());
                 receiver.idle();
+                if let Some(relay) = receiver.relay_due() {
+                    relay.last_turn();
+                }
             }
             return (outcome, receiver);
         }
