@@ -21,7 +21,7 @@ HEAD = """# Benchmarks of BCSV files
 
 <!-- Written by `python benches/bench_bcsv.py report`; edit benches/bcsv_report.py. -->
 
-Files on tmpfs, best of {repeat} rounds, the contenders in turn within one run. Every file is read back and compared
+Files on tmpfs, the best of several rounds, the contenders in turn within one run. Every file is read back and compared
 with its table before anything is timed. The tables are made by `tapeline generate`; what is in them is in
 [BCSV](bcsv.md). `python benches/bench_bcsv.py --help` tells how to measure on your machine.
 """
@@ -54,11 +54,12 @@ class Report:
     def heading(self, title: str, of: Results) -> None:
         """A section, and what its figures were measured with."""
         versions = ", ".join(f"{name} {version}" for name, version in of["versions"].items())
-        commits = sorted(set(of["commits"].values()))
-        noun = "commit" if len(commits) == 1 else "measured in parts, commits"
+        commits = ", ".join(sorted(set(of["commits"].values())))
+        noun = "measured in parts, commits" if "," in commits else "commit"
+        rounds = f"{of['repeat']} rounds"
         self.lines += [
             f"\n## {title}\n",
-            f"{of['cpu']}, Linux {of['kernel']}, {versions}, {of['date']}, {noun} {', '.join(commits)}.\n",
+            f"{of['cpu']}, Linux {of['kernel']}, {versions}, {of['date']}, {noun} {commits}; best of {rounds}.\n",
         ]
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -202,7 +203,7 @@ class Report:
         ]
         self.table(["target", "measured", "limit", ""], rows)
 
-    def write(self, repeat: int) -> None:
+    def write(self) -> None:
         """All sections to the page."""
         for size in ("M", "S", "L"):
             for threads in (2, 1):
@@ -212,4 +213,4 @@ class Report:
         self.rows()
         self.access()
         self.targets()
-        self.page.write_text(HEAD.format(repeat=repeat) + "\n".join(self.lines).rstrip() + "\n")
+        self.page.write_text(HEAD + "\n".join(self.lines).rstrip() + "\n")

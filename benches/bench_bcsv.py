@@ -552,7 +552,9 @@ def store(suite: str, results: dict, args: argparse.Namespace) -> dict:
     old: dict = json.loads(path.read_text()) if path.exists() and suite in IN_PARTS else {"results": {}, "commits": {}}
     merged = {**old["results"], **results}
     commits = {**old["commits"], **dict.fromkeys(results, about["commit"])}
-    content = {**about, "size": args.size, "threads": args.threads, "commits": commits, "results": merged}
+    repeat = min(args.repeat, old.get("repeat", args.repeat))
+    options = {"size": args.size, "threads": args.threads, "repeat": repeat}
+    content = {**about, **options, "commits": commits, "results": merged}
     path.write_text(json.dumps(content, indent=1) + "\n")
     return merged
 
@@ -585,7 +587,7 @@ def smoke(args: argparse.Namespace) -> None:
             run(args)
         args.results = Path(folder)
         store("pairs", pairs(args), args)
-        bcsv_report.Report(args.results / host(), Path(folder) / "page.md", list(PROFILES)).write(1)
+        bcsv_report.Report(args.results / host(), Path(folder) / "page.md", list(PROFILES)).write()
 
 
 def main() -> int:
@@ -604,7 +606,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.suite == "report":
         page = Path(__file__).parents[1] / "docs/reference/benchmarks-bcsv.md"
-        bcsv_report.Report(args.results / host(), page, list(PROFILES)).write(args.repeat)
+        bcsv_report.Report(args.results / host(), page, list(PROFILES)).write()
         return 0
     if args.smoke:
         smoke(args)
