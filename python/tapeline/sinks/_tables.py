@@ -100,6 +100,17 @@ class _Base:
         self.rows = 0
         self.part.unlink(missing_ok=True)
 
+    def _close(self) -> None:
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        self._close()
+        self._publish()
+
+    def abandon(self) -> None:
+        self._close()
+        self.part.unlink(missing_ok=True)
+
     def _publish(self) -> None:
         descriptor = os.open(self.part, os.O_RDONLY)
         try:
@@ -152,13 +163,10 @@ class _Parquet(_Base):
     def finish(self) -> None:
         if self._waiting_rows:
             self._write_group()
-        self._writer.close()
-        self._publish()
+        super().finish()
 
-    def abandon(self) -> None:
-        self._waiting = []
+    def _close(self) -> None:
         self._writer.close()
-        self.part.unlink(missing_ok=True)
 
 
 class _Bcsv(_Base):
@@ -174,13 +182,8 @@ class _Bcsv(_Base):
         self._writer.write_table(plain_batch(batch))
         self.rows += batch.num_rows
 
-    def finish(self) -> None:
+    def _close(self) -> None:
         self._writer.close()
-        self._publish()
-
-    def abandon(self) -> None:
-        self._writer.close()
-        self.part.unlink(missing_ok=True)
 
 
 class _Csv(_Base):
@@ -195,13 +198,8 @@ class _Csv(_Base):
         self._writer.write_batch(plain_batch(batch))
         self.rows += batch.num_rows
 
-    def finish(self) -> None:
+    def _close(self) -> None:
         self._writer.close()
-        self._publish()
-
-    def abandon(self) -> None:
-        self._writer.close()
-        self.part.unlink(missing_ok=True)
 
 
 class _JsonLines(_Base):
@@ -219,13 +217,8 @@ class _JsonLines(_Base):
             self._file.write(json_lines(plain.slice(start, self._CHUNK)))
         self.rows += batch.num_rows
 
-    def finish(self) -> None:
+    def _close(self) -> None:
         self._file.close()
-        self._publish()
-
-    def abandon(self) -> None:
-        self._file.close()
-        self.part.unlink(missing_ok=True)
 
 
 def json_lines(batch: pa.RecordBatch) -> bytes:
