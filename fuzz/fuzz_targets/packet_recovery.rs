@@ -138,7 +138,7 @@ fn look(kind: Kind, log: &Path, stem: &Path) -> Option<Registers> {
     let image = image_at(kind, &segments, u64::MAX).expect("the file is there");
     let source = (2, 1);
     let slow = history(kind, &segments, source, 257, true).expect("the file is there");
-    write_doubts(kind, &segments[0], None).expect("scratch directory");
+    write_doubts(kind, &segments[0], None, true).expect("scratch directory");
     if !segments[0].touch.exists() {
         touch::build(log, &found.blocks, kind, &segments[0].touch).expect("scratch directory");
         let quick = history(kind, &segments, source, 257, true).expect("the file is there");
