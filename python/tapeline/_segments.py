@@ -317,6 +317,17 @@ class Segment:
                 return None
         return frame_bytes
 
+    def damage(self) -> list[Damage]:
+        """Ranges of the file without a valid frame; the frame that a recorder is writing is none.
+
+        Raises:
+            OSError: As the operating system gave it.
+        """
+        found = self.scan().damage
+        if found and self.is_open and found[-1].stop >= self.size():
+            found.pop()
+        return found
+
     def batches(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """The frames as Arrow batches of about 8 MB; see `Stream.to_arrow`."""
         import pyarrow as pa

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from tapeline import _jsonl, _native, bcsv
 from tapeline._job import ColumnReport, Job, csv_options, import_facts, text_options
 from tapeline.bcsv._schema import arrow_schema, columns_of, stream_of
-from tapeline.errors import ConfigError, ConvertError
+from tapeline.errors import ConfigError, ConvertError, TapelineError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -179,6 +179,15 @@ def _from_recording(job: Job, stack: contextlib.ExitStack) -> pa.RecordBatchRead
     stream = one_stream(job.path, job.options["stream"])
     if not isinstance(stream, RegisterStream):
         frames = stream.to_arrow()
+        skipped = 0
+        for segment in stream.segments:
+            bad = segment.damage()
+            if bad and job.options["on_corrupt"] != "skip":
+                start, stop, why = bad[0]
+                where = f"{segment.path}: {stop - start} bytes from byte {start} on are no valid frame"
+                raise TapelineError(f"{where} ({why}); --skip-damage leaves them out")
+            skipped += sum(one.stop - one.start for one in bad)
+        job.facts.update(bytes_skipped=skipped)
         return _reader(job, frames.schema, frames)
     damage: list[Damage] | None = [] if job.options["on_corrupt"] == "skip" else None
     stack.callback(lambda: job.facts.update(bytes_skipped=sum(one.length for one in damage or ())))

@@ -67,7 +67,7 @@ class ConvertReport:
         delimiter: Of the CSV file read; None for other formats.
         decimal: Decimal separator of the CSV file read; None for other formats.
         gaps: Damaged rows of a BCSV file that were left out, as (first, stop).
-        bytes_skipped: Damaged bytes of logs of register packets that were left out.
+        bytes_skipped: Damaged bytes of a .dat or a log of register packets that were left out.
         passes: Times that the source was read.
         bytes_read: Size of the source.
         bytes_written: Size of the output.
@@ -124,7 +124,7 @@ class ConvertReport:
             lines.append(f"{self.rows_skipped:,} records left out for their number of fields")
         lines += [f"rows {first:,} to {stop - 1:,} are damaged and left out" for first, stop in self.gaps]
         if self.bytes_skipped:
-            lines.append(f"{self.bytes_skipped:,} bytes of register packets are damaged and left out")
+            lines.append(f"{self.bytes_skipped:,} bytes of the recording are damaged and left out")
         return "\n".join(lines)
 
 
@@ -187,8 +187,8 @@ def convert(
         nan: What NaN is written as in CSV.
         ragged: CSV records with another number of fields than the table: `stop`; `skip` leaves them out; `pad` fills
             short ones with empty cells, and stops at long ones.
-        on_corrupt: Damaged rows of a BCSV file, damaged blocks of a log of register packets: `raise`, or `skip` and
-            report.
+        on_corrupt: Damaged rows of a BCSV file, damaged bytes of a .dat, damaged blocks of a log of register packets:
+            `raise`, or `skip` and report.
         stream: Which stream of a recording, if it has several.
         row_codec: Of a BCSV file written, as the following two; see `bcsv.Writer`.
         file_codec: See `bcsv.Writer`.

@@ -206,3 +206,26 @@ def test_a_stream_without_frames_can_be_drawn(tmp_path):
     one = series(package.open_recording(root).streams["ch0"])
     assert one.missing.sum() == 0
     assert np.isnan(one.completeness).all()
+
+
+# --- damage of a .dat ---------------------------------------------------------------------------------------
+
+
+def test_convert_tells_of_bytes_that_are_no_frame(run, tmp_path, capsys):
+    data = dat_files(run)[1].read_bytes()
+    bad, out = tmp_path / "bad.dat", tmp_path / "out.csv"
+    bad.write_bytes(data[:72] + bytes([data[72] ^ 1]) + data[73:-1])
+    code, _, err = text(capsys, "convert", bad, out)
+    assert code == 1
+    assert "72 bytes from byte 72 on are no valid frame" in err
+    assert not out.exists()
+    code, report = answer(capsys, "convert", bad, out, "--skip-damage")
+    assert (code, report["bytes_skipped"], report["rows"]) == (3, 72 + 71, len(data) // 72 - 2)
+    assert len(out.read_text().splitlines()) == report["rows"] + 1
+
+
+def test_the_last_frames_show_their_bytes(run, capfd):
+    last = list(package.open_recording(run).streams["ch1"].frames())[-1]
+    code, out, _ = text(capfd, "tail", "-n", 1, run, "--stream", "ch1", "--no-header")
+    assert (code, out.strip().split(",")[0]) == (0, str(last.sequence))
+    assert out.strip().split(",")[-1] == last.payload.hex()

@@ -55,7 +55,7 @@ _FILE_CODECS = ["stream", "stream-lz4", "packet", "packet-lz4", "packet-lz4-batc
     show_default=True,
     help="CSV records with another number of fields: an error, left out, or short ones filled.",
 )
-@click.option("--skip-damage", is_flag=True, help="Leave damaged rows of BCSV, or blocks of .pkt, out.")
+@click.option("--skip-damage", is_flag=True, help="Leave damaged rows of BCSV, bytes of .dat or blocks of .pkt out.")
 @click.option("--stream", metavar="NAME", help="Stream of a recording.")
 @click.option("--row-codec", type=click.Choice(_ROW_CODECS), default="delta", show_default=True, help="Of BCSV.")
 @click.option(

@@ -259,10 +259,23 @@ def plain(stream: pa.RecordBatchReader) -> pa.RecordBatchReader:
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in stream:
-            arrays = [_filled(array.cast(kind), kind) for array, kind in zip(batch.columns, schema.types, strict=True)]
+            arrays = [
+                _filled(_cast(array, kind), kind) for array, kind in zip(batch.columns, schema.types, strict=True)
+            ]
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """As text, bytes are hexadecimal."""
+    if (
+        pa.types.is_binary(array.type)
+        or pa.types.is_large_binary(array.type)
+        or pa.types.is_fixed_size_binary(array.type)
+    ):
+        return pa.array([None if value is None else value.hex() for value in array.to_pylist()], kind)
+    return array.cast(kind)
 
 
 def _filled(array: pa.Array, kind: pa.DataType) -> pa.Array:
