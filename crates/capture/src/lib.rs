@@ -32,7 +32,6 @@ mod recorder;
 mod recover;
 mod register_stream;
 pub mod registers;
-mod relay;
 pub mod replay;
 mod resume;
 mod rings;

@@ -16,7 +16,6 @@ use tapeline_sys::clock;
 use tapeline_wire::frame::{FrameRef, FrameScanner};
 
 use crate::metrics::{Published, RECEIVED, Received};
-use crate::relay::Relay;
 
 /// Bytes after which a block is passed on while the writer keeps up: small enough that receiver, ring and
 /// writer work in the processor's caches, large enough for writes of the size that spec 7 asks for.
@@ -101,10 +100,6 @@ pub(crate) struct Receiver {
     turn: usize,
     /// Descriptors after which a block is passed on: the next read must not overflow the room for them.
     most_frames: usize,
-    /// Where this thread writes, too.
-    relay: Option<Arc<Relay>>,
-    /// A block was passed on since somebody asked.
-    passed_on: bool,
 }
 
 /// The writer is gone: nothing more can be stored.
@@ -119,7 +114,6 @@ impl Receiver {
         block_bytes: usize,
         share_core: bool,
         crowded: bool,
-        relay: Option<Arc<Relay>>,
     ) -> Self {
         let turn = if crowded { TURN } else { 1 };
         let most_frames = MAX_FRAMES - turn * READ / (scanner.layout().header_bytes() + 1);
@@ -137,14 +131,29 @@ impl Receiver {
             share_core,
             turn,
             most_frames,
-            relay,
-            passed_on: false,
         }
     }
 
     /// Free space for the source to fill, at least `min` bytes of it (at most a quarter of a block may be asked for).
     pub(crate) fn space(&mut self, min: usize) -> Result<&mut [u8], WriterGone> {
-        if self.is_full(min) {
+        let full = match &self.block {
+            None => true,
+            Some(block) => {
+                let pass_on = self.a_turn(PASS_ON);
+                let target = if self.producer.in_flight_bytes() <= 2 * pass_on as u64 {
+                    pass_on
+                } else {
+                    self.block_bytes
+                };
+                // A frame longer than what is left of the block can never be completed in it.
+                let completable = self.consumed + self.scanner.needed() <= self.block_bytes;
+                self.block_bytes - self.filled < min.max(1)
+                    || !completable
+                    || (self.filled >= target && self.consumed > 0)
+                    || block.tag.frames.len() >= self.most_frames
+            }
+        };
+        if full {
             self.next_block()?;
         }
         let filled = self.filled;
@@ -156,40 +165,6 @@ impl Receiver {
             Some(space) => Ok(space),
             None => Err(WriterGone),
         }
-    }
-
-    fn is_full(&self, min: usize) -> bool {
-        let Some(block) = &self.block else {
-            return true;
-        };
-        let pass_on = self.a_turn(PASS_ON);
-        let target = if self.producer.in_flight_bytes() <= 2 * pass_on as u64 {
-            pass_on
-        } else {
-            self.block_bytes
-        };
-        // A frame longer than what is left of the block can never be completed in it.
-        let completable = self.consumed + self.scanner.needed() <= self.block_bytes;
-        self.block_bytes - self.filled < min.max(1)
-            || !completable
-            || (self.filled >= target && self.consumed > 0)
-            || block.tag.frames.len() >= self.most_frames
-    }
-
-    /// Where this thread writes too: pass the block on now if it is full, so that it is written while it is in cache.
-    pub(crate) fn pass_on_if_full(&mut self, min: usize) -> Result<(), WriterGone> {
-        if self.relay.is_some() && self.is_full(min) {
-            self.next_block()?;
-        }
-        Ok(())
-    }
-
-    /// The relay, if something was passed on for it since the last call.
-    pub(crate) fn relay_due(&mut self) -> Option<Arc<Relay>> {
-        if !std::mem::take(&mut self.passed_on) {
-            return None;
-        }
-        self.relay.clone()
     }
 
     /// Most bytes that a source should put into `space` at once.
@@ -277,12 +252,6 @@ impl Receiver {
         }
         self.publish_counters();
         self.shared.finished.store(true, Ordering::Release);
-        let relay = self.relay.take();
-        // Closes the ring, which is what the relay is to see.
-        drop(self);
-        if let Some(relay) = relay {
-            relay.wake();
-        }
     }
 
     /// Whether the writer has given up.
@@ -356,7 +325,17 @@ impl Receiver {
                 None
             };
             self.producer.publish(block);
-            self.passed_on = true;
+            if self.share_core {
+                // The writer, on this core, takes the block while it is in cache. If it is done with it now, go on in
+                // that one: two blocks in turn would be twice what the cache has to hold.
+                std::thread::yield_now();
+                if tail <= HOT_TAIL
+                    && let Some(mut hot) = self.producer.claim_returned()
+                {
+                    move_tail(&next, 0..tail, &mut hot);
+                    self.producer.unclaim(std::mem::replace(&mut next, hot));
+                }
+            }
             tail
         } else {
             0
@@ -366,31 +345,8 @@ impl Receiver {
         self.consumed = 0;
         self.opened = Instant::now();
         self.block = Some(next);
-        if self.share_core {
-            // The writer, on this core, takes the block while it is in cache.
-            std::thread::yield_now();
-            self.reuse_hot();
-        }
         self.publish_counters();
         Ok(())
-    }
-
-    /// If the writer is done with the last block now, go on in that one: two blocks in turn would be twice what the cache
-    /// has to hold.
-    pub(crate) fn reuse_hot(&mut self) {
-        let Some(block) = self.block.as_mut() else {
-            return;
-        };
-        let fresh = self.consumed == 0 && block.tag.frames.is_empty() && block.tag.marks.is_empty();
-        if !fresh || self.filled > HOT_TAIL {
-            return;
-        }
-        if let Some(mut hot) = self.producer.claim_returned() {
-            move_tail(block, 0..self.filled, &mut hot);
-            hot.tag.frames.clear();
-            hot.tag.marks.clear();
-            self.producer.unclaim(std::mem::replace(block, hot));
-        }
     }
 
     fn claim(&mut self) -> Result<Block<Batch>, WriterGone> {

@@ -24,7 +24,6 @@ use crate::output::OutputShared;
 use crate::receive::{Receiver, SourceShared};
 use crate::recover::{Report, add_ledgers};
 use crate::register_stream::{self, LogPosition, RegisterShared};
-use crate::relay::Relay;
 use crate::resume::{Past, entry_of, open_recording};
 use crate::rings;
 use crate::source::{Source, Stop};
@@ -65,16 +64,6 @@ impl Recorder {
 
     /// As `start`, in a directory that is claimed already: it is let go when everything is written.
     pub(crate) fn start_in(root: Arc<dyn Dir>, config: RecorderConfig) -> Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self::start_on(cores, root, config)
-    }
-
-    /// As `start_in`, and as if the machine had so many cores.
-    pub(crate) fn start_on(
-        cores: usize,
-        root: Arc<dyn Dir>,
-        config: RecorderConfig,
-    ) -> Result<Self> {
         config.check()?;
         let rings = rings::make(&config.streams)?;
         let mut sources = Vec::new();
@@ -109,10 +98,10 @@ impl Recorder {
 
         // A stream's two threads pass every byte from one to the other. With a core for each thread and one for the
         // producer they work side by side; with fewer they only take the producer's core away and move every byte
-        // between caches. So there one thread does both by turns (`relay`), where the sender waits for it; where it does
-        // not, as with UDP, the writer follows the receiver to its core and they take turns. With more streams than cores
-        // whoever yields lets some other stream go first: such turns only cost switches (a tenth of the CPU), and the
-        // scheduler's own, which are longer, do better.
+        // between caches, so the writer then follows the receiver to its core and they take turns. With more streams than
+        // cores whoever yields lets some other stream go first: such turns only cost switches (a tenth of the CPU), and
+        // the scheduler's own, which are longer, do better.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let crowded = cores < config.streams.len();
         let share_core = !crowded && cores < 3 * config.streams.len();
 
@@ -162,9 +151,26 @@ impl Recorder {
             let shared = Arc::new(StreamShared::new(stream, urls, opened.len()));
             let layout = stream.layout.layout()?;
             let (block_bytes, blocks) = stream.ring_blocks(&layout)?;
-            let one_thread =
-                (share_core || crowded) && matches!(opened.as_slice(), [source] if source.waits());
-            let (producers, consumers): (Vec<_>, Vec<_>) = rings.into_iter().unzip();
+            let mut consumers = Vec::new();
+            for (i, (source, (producer, consumer))) in opened.into_iter().zip(rings).enumerate() {
+                consumers.push(consumer);
+                let source_shared = shared.sources.get(i).map(Arc::clone).unwrap_or_default();
+                let receiver = Receiver::new(
+                    producer,
+                    FrameScanner::new(layout),
+                    Arc::clone(&source_shared),
+                    block_bytes,
+                    share_core,
+                    crowded,
+                );
+                let (stop, failure, name) =
+                    (stop.clone(), Arc::clone(&failure), stream.name.clone());
+                starts.push(Box::new(move || {
+                    thread(&format!("recv-{name}"), move || {
+                        receive(source, receiver, &stop, &failure, &name, &source_shared)
+                    })
+                }));
+            }
             let settings = WriterSettings {
                 assemble: stream.assemble_options()?,
                 sync: stream.sync_mode()?,
@@ -187,45 +193,15 @@ impl Recorder {
             };
             let writer =
                 StreamWriter::new(settings, consumers, Box::new(opener), keeper_jobs.clone())?;
-            let report = {
-                let (stop, failure, name) =
-                    (stop.clone(), Arc::clone(&failure), stream.name.clone());
-                move |e: Error| {
-                    failure.set(e.of_stream(&name));
-                    stop.request();
-                }
-            };
-            let name = format!("write-{}", stream.name);
-            let relay = if one_thread {
-                let relay = Arc::new(Relay::new(writer, stop.clone(), report));
-                let second = Arc::clone(&relay);
-                starts.push(Box::new(move || thread(&name, move || second.stand_by())));
-                Some(relay)
-            } else {
-                starts.push(Box::new(move || {
-                    thread(&name, move || writer.run().unwrap_or_else(report))
-                }));
-                None
-            };
-            for (i, (source, producer)) in opened.into_iter().zip(producers).enumerate() {
-                let source_shared = shared.sources.get(i).map(Arc::clone).unwrap_or_default();
-                let receiver = Receiver::new(
-                    producer,
-                    FrameScanner::new(layout),
-                    Arc::clone(&source_shared),
-                    block_bytes,
-                    share_core && !one_thread,
-                    crowded,
-                    relay.clone(),
-                );
-                let (stop, failure, name) =
-                    (stop.clone(), Arc::clone(&failure), stream.name.clone());
-                starts.push(Box::new(move || {
-                    thread(&format!("recv-{name}"), move || {
-                        receive(source, receiver, &stop, &failure, &name, &source_shared)
-                    })
-                }));
-            }
+            let (stop, failure, name) = (stop.clone(), Arc::clone(&failure), stream.name.clone());
+            starts.push(Box::new(move || {
+                thread(&format!("write-{name}"), move || {
+                    if let Err(e) = writer.run() {
+                        failure.set(e.of_stream(&name));
+                        stop.request();
+                    }
+                })
+            }));
             streams.push(shared);
         }
         let ledgers = {

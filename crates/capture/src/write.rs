@@ -142,19 +142,7 @@ impl StreamWriter {
     /// # Errors
     /// What failed; frames that were not written are then in no file, and the ledger shows them as not stored.
     pub(crate) fn run(mut self) -> Result<()> {
-        let ended = loop {
-            match self.turn(WAIT) {
-                Ok(true) => {}
-                Ok(false) => break Ok(()),
-                Err(e) => break Err(e),
-            }
-        };
-        self.end(ended)
-    }
-
-    /// After the last turn, which every input's end or an error made the last.
-    pub(crate) fn end(&mut self, ended: Result<()>) -> Result<()> {
-        let result = ended.and_then(|()| self.finish());
+        let result = self.pump();
         if result.is_err() {
             for output in &mut self.outputs {
                 output.abandon();
@@ -164,31 +152,32 @@ impl StreamWriter {
         result
     }
 
-    /// Wait for blocks, at most so long, and write what is there; false once every input is closed and empty.
-    pub(crate) fn turn(&mut self, wait: Duration) -> Result<bool> {
-        let open = self.wait(wait);
-        // At most so many blocks before timers and counters have their turn.
-        for _ in 0..8 {
-            for input in 0..self.inputs.len() {
-                if let Some(block) = self.inputs.get_mut(input).and_then(|i| i.consumer.take()) {
-                    self.take(block, input)?;
-                    self.write_out(WRITE)?;
+    fn pump(&mut self) -> Result<()> {
+        loop {
+            let open = self.wait();
+            // At most so many blocks before timers and counters have their turn.
+            for _ in 0..8 {
+                for input in 0..self.inputs.len() {
+                    if let Some(block) = self.inputs.get_mut(input).and_then(|i| i.consumer.take())
+                    {
+                        self.take(block, input)?;
+                        self.write_out(WRITE)?;
+                    }
                 }
             }
+            let now = clock::monotonic_ns();
+            for output in &mut self.outputs {
+                output.assembler.tick(now, &mut output.steps);
+                output.collect(&mut self.slots, &self.settings, &self.keeper)?;
+            }
+            self.write_out(0)?;
+            self.release_held();
+            self.rotate_when_due()?;
+            self.publish();
+            if !open {
+                break;
+            }
         }
-        let now = clock::monotonic_ns();
-        for output in &mut self.outputs {
-            output.assembler.tick(now, &mut output.steps);
-            output.collect(&mut self.slots, &self.settings, &self.keeper)?;
-        }
-        self.write_out(0)?;
-        self.release_held();
-        self.rotate_when_due()?;
-        self.publish();
-        Ok(open)
-    }
-
-    fn finish(&mut self) -> Result<()> {
         for output in &mut self.outputs {
             output.assembler.finish(&mut output.steps);
             output.collect(&mut self.slots, &self.settings, &self.keeper)?;
@@ -202,10 +191,10 @@ impl StreamWriter {
     }
 
     /// Wait for blocks; false once every input is closed and empty.
-    fn wait(&mut self, wait: Duration) -> bool {
+    fn wait(&mut self) -> bool {
         let open = self.inputs.iter().filter(|i| !i.closed).count();
         // Two paths take turns; each turn is short, so that neither waits for the other.
-        let timeout = if open > 1 { wait / 8 } else { wait };
+        let timeout = if open > 1 { WAIT / 8 } else { WAIT };
         for input in self.inputs.iter_mut().filter(|i| !i.closed) {
             if input.consumer.wait(WAKE, timeout) == Wait::Closed {
                 input.closed = true;

@@ -22,52 +22,8 @@ pub fn give_way() -> bool {
     imp::give_way()
 }
 
-/// A thread, for another one to see whether it works or waits.
-#[derive(Debug)]
-pub struct ThreadWatch(imp::Watch);
-
-impl ThreadWatch {
-    /// The calling thread.
-    pub fn of_this_thread() -> Self {
-        Self(imp::Watch::of_this_thread())
-    }
-
-    /// Whether the thread waits, for a disk for example: true also once it has ended, false while it works or would if
-    /// it had a core. None where the system does not tell. Costs some microseconds.
-    pub fn is_waiting(&self) -> Option<bool> {
-        self.0.is_waiting()
-    }
-}
-
 #[cfg(all(target_os = "linux", not(tapeline_portable)))]
 mod imp {
-    use std::{fs, io};
-
-    #[derive(Debug)]
-    pub(super) struct Watch(String);
-
-    impl Watch {
-        pub(super) fn of_this_thread() -> Self {
-            // SAFETY: takes no argument and touches no memory of ours.
-            let thread = unsafe { libc::gettid() };
-            Self(format!("/proc/self/task/{thread}/stat"))
-        }
-
-        /// proc_pid_stat(5): the state is the field after the name, which is in parentheses and may contain any.
-        pub(super) fn is_waiting(&self) -> Option<bool> {
-            match fs::read_to_string(&self.0) {
-                Ok(text) => {
-                    let (_, rest) = text.rsplit_once(')')?;
-                    Some(!rest.trim_start().starts_with('R'))
-                }
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    fs::exists("/proc/self/stat").ok().filter(|there| *there)
-                }
-                Err(_) => None,
-            }
-        }
-    }
-
     pub(super) fn give_way() -> bool {
         // SAFETY: an all-zero `sched_param` is the one priority that this policy has.
         let none: libc::sched_param = unsafe { std::mem::zeroed() };
@@ -119,19 +75,6 @@ mod imp {
         false
     }
 
-    #[derive(Debug)]
-    pub(super) struct Watch;
-
-    impl Watch {
-        pub(super) fn of_this_thread() -> Self {
-            Self
-        }
-
-        pub(super) fn is_waiting(&self) -> Option<bool> {
-            None
-        }
-    }
-
     pub(super) fn give_way() -> bool {
         false
     }
@@ -170,29 +113,6 @@ mod tests {
             );
         }
         assert!(!leave(usize::MAX), "no such core");
-    }
-
-    #[test]
-    fn a_thread_that_waits_is_told_from_one_that_works() {
-        let (watch_in, watch_out) = std::sync::mpsc::channel();
-        let (end_in, end_out) = std::sync::mpsc::channel::<()>();
-        let thread = std::thread::spawn(move || {
-            watch_in.send(ThreadWatch::of_this_thread()).ok();
-            end_out.recv().ok();
-        });
-        let Ok(watch) = watch_out.recv() else {
-            unreachable!("the thread sends first");
-        };
-        // It comes to its wait at some time; whoever asks works.
-        while watch.is_waiting() == Some(false) {
-            std::thread::yield_now();
-        }
-        let mine = ThreadWatch::of_this_thread().is_waiting();
-        drop(end_in);
-        assert!(thread.join().is_ok());
-        let told = cfg!(all(target_os = "linux", not(tapeline_portable)));
-        assert_eq!(mine, told.then_some(false));
-        assert_eq!(watch.is_waiting(), told.then_some(true));
     }
 
     #[test]

@@ -14,20 +14,13 @@ use crate::simdisk::SimDisk;
 
 #[test]
 fn a_disk_that_stops_holds_the_sender_back_and_loses_nothing() {
-    // Two threads side by side; and one that writes too, in whose place the second one receives while it waits.
-    for cores in [64, 1] {
-        stop_and_go_on(cores);
-    }
-}
-
-fn stop_and_go_on(cores: usize) {
     let config = json!({"out": "sim", "streams": [{
         "name": "ch0", "sources": [{"kind": "tcp", "url": "tcp://127.0.0.1:0", "address": "127.0.0.1:0"}],
         "layout": {"max_payload": MAX_PAYLOAD}, "ring_bytes": 8 << 20}]});
     let disk = SimDisk::new();
     disk.hold(true);
     let config = RecorderConfig::from_json(&config.to_string()).unwrap();
-    let recorder = Recorder::start_on(cores, disk.root(), config).unwrap();
+    let recorder = Recorder::start_in(disk.root(), config).unwrap();
     let stream = |recorder: &Recorder| -> Value { recorder.status()["streams"]["ch0"].clone() };
     let url = stream(&recorder)["addresses"][0].clone();
     let address = url
@@ -62,8 +55,6 @@ fn stop_and_go_on(cores: usize) {
     until(&|s| number(&s["ledger"], "backpressure_ns") > 0);
     let stalled = stream(&recorder);
     assert!(number(&stalled["ledger"], "frames_received") < frames);
-    // The ring is full of what was received while the disk stood still.
-    assert!(number(&stalled["ledger"], "bytes_received") > 4 << 20);
     assert_eq!(number(&stalled["ledger"], "frames_stored"), 0);
     disk.hold(false);
     sender.join().unwrap();

@@ -25,10 +25,10 @@ impl Reader {
         Self(Box::new(io::stdin()))
     }
 
-    pub(crate) fn run(self, receiver: Receiver, stop: &Stop) -> Ended {
-        let (outcome, receiver) = pump(
-            Box::new(self),
-            receiver,
+    pub(crate) fn run(mut self, mut receiver: Receiver, stop: &Stop) -> Ended {
+        let outcome = pump(
+            &mut self,
+            &mut receiver,
             stop,
             Patience::ENDLESS,
             &mut |_| {},

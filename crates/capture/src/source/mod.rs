@@ -1,7 +1,7 @@
 //! Sources: they fill the ring's free space and say what arrived; they parse nothing.
 
 mod file;
-pub(crate) mod stream;
+mod stream;
 mod tcp;
 mod udp;
 
@@ -81,11 +81,6 @@ impl Source {
                 return Err(stream.bad("a ring carries data packets".into()));
             }
         })
-    }
-
-    /// Whether it may be left alone for the moment that a write takes: its sender waits, and loses nothing.
-    pub(crate) fn waits(&self) -> bool {
-        !matches!(self, Self::Udp(_))
     }
 
     /// The address it is bound to, with the port that the system chose, as a URL.

@@ -6,9 +6,6 @@ use std::time::{Duration, Instant};
 use super::{DRAIN_BYTES, Stop};
 use crate::receive::{Receiver, WriterGone, now_ns};
 
-/// Least room for a read.
-const LEAST: usize = 4096;
-
 /// One connection or file.
 pub(crate) trait ByteStream {
     /// Read what is there into `buf`, waiting a moment for the first byte unless `draining`.
@@ -58,138 +55,67 @@ impl Patience {
     };
 }
 
-/// A connection on its way to its end.
-pub(crate) struct Session {
-    source: Box<dyn ByteStream + Send>,
-    receiver: Receiver,
-    patience: Patience,
-    started: Instant,
-    frames_before: u64,
-    last_byte: Instant,
-    next_look: Instant,
-    drained: u64,
-    outcome: Option<Outcome>,
-}
-
-impl Session {
-    fn new(source: Box<dyn ByteStream + Send>, receiver: Receiver, patience: Patience) -> Self {
-        let now = Instant::now();
-        Self {
-            source,
-            patience,
-            started: now,
-            frames_before: receiver.frames_received(),
-            receiver,
-            last_byte: now,
-            next_look: now,
-            drained: 0,
-            outcome: None,
-        }
-    }
-
-    /// Whether it has come to its end.
-    pub(crate) fn is_over(&self) -> bool {
-        self.outcome.is_some()
-    }
-
-    /// One read, which waits a moment for bytes. True when it is time to look at the rest of the world.
-    pub(crate) fn step(&mut self, stop: &Stop) -> bool {
-        match self.read(stop) {
-            Ok(look) => look,
-            Err(outcome) => {
-                self.outcome = Some(outcome);
-                true
-            }
-        }
-    }
-
-    fn read(&mut self, stop: &Stop) -> Result<bool, Outcome> {
-        let draining = stop.requested();
-        let receiver = &mut self.receiver;
-        let most = receiver.read_bytes();
-        let space = receiver.space(LEAST)?;
-        let room = space.len().min(most);
-        let Some(buf) = space.get_mut(..room) else {
-            return Err(Outcome::WriterGone);
-        };
-        match self.source.read(buf, draining) {
-            Ok(Arrival::Bytes(n)) => {
-                receiver.received(n, now_ns());
-                receiver.pass_on_if_full(LEAST)?;
-                if draining {
-                    self.drained += n as u64;
-                    if self.drained > DRAIN_BYTES {
-                        return Err(Outcome::Stopped);
-                    }
-                }
-                self.last_byte = Instant::now();
-                if self.last_byte < self.next_look {
-                    return Ok(false);
-                }
-            }
-            Ok(Arrival::Nothing) if draining => return Err(Outcome::Stopped),
-            Ok(Arrival::Nothing) => receiver.idle(),
-            Ok(Arrival::End) => return Err(Outcome::Ended(None)),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(false),
-            Err(e) => return Err(Outcome::Ended(Some(e.to_string()))),
-        }
-        let now = Instant::now();
-        self.next_look = now + Duration::from_millis(50);
-        if self.receiver.writer_gone() {
-            return Err(Outcome::WriterGone);
-        }
-        if self.is_silent(now) {
-            return Err(Outcome::Idle);
-        }
-        Ok(true)
-    }
-
-    fn is_silent(&self, now: Instant) -> bool {
-        let silent = now.duration_since(self.last_byte);
-        let patience = self.patience;
-        let first_frame_late = patience
-            .first_frame
-            .is_some_and(|p| now.duration_since(self.started) > p)
-            && self.receiver.frames_received() == self.frames_before;
-        let stuck = patience.mid_frame.is_some_and(|p| silent > p) && self.receiver.pending() > 0;
-        first_frame_late || stuck || patience.idle.is_some_and(|p| silent > p)
-    }
-}
-
 /// Read a connection to its end. `meanwhile` is called now and then, at the latest after each silent moment.
 pub(crate) fn pump(
-    source: Box<dyn ByteStream + Send>,
-    receiver: Receiver,
+    source: &mut dyn ByteStream,
+    receiver: &mut Receiver,
     stop: &Stop,
     patience: Patience,
     meanwhile: &mut dyn FnMut(&mut Receiver),
-) -> (Outcome, Receiver) {
-    let mut session = Session::new(source, receiver, patience);
-    loop {
-        let look = session.step(stop);
-        if let Some(relay) = session.receiver.relay_due() {
-            session = relay.turn(session);
-            session.receiver.reuse_hot();
-        }
-        if look {
-            meanwhile(&mut session.receiver);
-        }
-        if let Some(outcome) = session.outcome.take() {
-            let mut receiver = session.receiver;
-            if outcome != Outcome::WriterGone {
-                receiver.end_of_stream(now_ns());
-                receiver.idle();
-                if let Some(relay) = receiver.relay_due() {
-                    relay.last_turn();
+) -> Outcome {
+    let started = Instant::now();
+    let frames_before = receiver.frames_received();
+    let mut last_byte = started;
+    let mut next_look = started;
+    let mut drained = 0_u64;
+    let outcome = loop {
+        let draining = stop.requested();
+        let most = receiver.read_bytes();
+        let space = match receiver.space(4096) {
+            Ok(space) => space,
+            Err(WriterGone) => return Outcome::WriterGone,
+        };
+        let room = space.len().min(most);
+        let Some(buf) = space.get_mut(..room) else {
+            return Outcome::WriterGone;
+        };
+        match source.read(buf, draining) {
+            Ok(Arrival::Bytes(n)) => {
+                receiver.received(n, now_ns());
+                if draining {
+                    drained += n as u64;
+                    if drained > DRAIN_BYTES {
+                        break Outcome::Stopped;
+                    }
+                }
+                last_byte = Instant::now();
+                if last_byte < next_look {
+                    continue;
                 }
             }
-            return (outcome, receiver);
+            Ok(Arrival::Nothing) if draining => break Outcome::Stopped,
+            Ok(Arrival::Nothing) => receiver.idle(),
+            Ok(Arrival::End) => break Outcome::Ended(None),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => break Outcome::Ended(Some(e.to_string())),
         }
-    }
-}
-
-impl From<WriterGone> for Outcome {
-    fn from(WriterGone: WriterGone) -> Self {
-        Self::WriterGone
-    }
+        let now = Instant::now();
+        next_look = now + Duration::from_millis(50);
+        meanwhile(receiver);
+        if receiver.writer_gone() {
+            return Outcome::WriterGone;
+        }
+        let silent = now.duration_since(last_byte);
+        let first_frame_late = patience
+            .first_frame
+            .is_some_and(|p| now.duration_since(started) > p)
+            && receiver.frames_received() == frames_before;
+        let stuck = patience.mid_frame.is_some_and(|p| silent > p) && receiver.pending() > 0;
+        if first_frame_late || stuck || patience.idle.is_some_and(|p| silent > p) {
+            break Outcome::Idle;
+        }
+    };
+    receiver.end_of_stream(now_ns());
+    receiver.idle();
+    outcome
 }

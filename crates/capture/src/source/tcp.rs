@@ -95,13 +95,12 @@ impl Listener {
                 continue;
             };
             receiver.counters.connections += 1;
-            let Ok(connection) = Connection::new(stream) else {
+            let Ok(mut connection) = Connection::new(stream) else {
                 continue;
             };
-            let outcome;
-            (outcome, receiver) = pump(
-                Box::new(connection),
-                receiver,
+            let outcome = pump(
+                &mut connection,
+                &mut receiver,
                 stop,
                 self.patience,
                 &mut |receiver| {
@@ -154,18 +153,17 @@ impl Connector {
         while !stop.requested() && !receiver.writer_gone() {
             let attempt = TcpStream::connect_timeout(&self.address, Duration::from_secs(1))
                 .and_then(Connection::new);
-            if let Ok(connection) = attempt {
+            if let Ok(mut connection) = attempt {
                 receiver.counters.connections += 1;
                 let frames = receiver.frames_received();
-                let outcome;
-                (outcome, receiver) = pump(
-                    Box::new(connection),
-                    receiver,
+                if pump(
+                    &mut connection,
+                    &mut receiver,
                     stop,
                     self.patience,
                     &mut |_| {},
-                );
-                if outcome == Outcome::WriterGone {
+                ) == Outcome::WriterGone
+                {
                     break;
                 }
                 if receiver.frames_received() > frames {
