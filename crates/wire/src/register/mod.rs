@@ -9,7 +9,6 @@ mod counters;
 mod decoder;
 mod encode;
 mod image;
-mod image_file;
 mod ledger;
 mod packet;
 mod scanner;
@@ -19,9 +18,9 @@ pub use counters::{InvalidCounters, PacketCounters};
 pub use decoder::PacketDecoder;
 pub use encode::{EncodeError, PacketFields, encode_packet, encode_simple};
 pub use image::{
-    Applied, ImageLimits, ImageReader, PAGE_REGISTERS, RegisterImage, RegisterState, SourceImage,
+    Applied, ImageFileError, ImageLimits, ImagePosition, ImageReader, PAGE_REGISTERS,
+    RegisterImage, RegisterState, SourceImage, decode_image, encode_image,
 };
-pub use image_file::{ImageFileError, ImagePosition, decode_image, encode_image};
 pub use ledger::{ClosedCounters, RegisterLedger};
 pub use packet::{
     Command, Kind, MAX_COUNT, PACKET_HEADER_BYTES, PacketRef, SIMPLE_HEADER_BYTES, Source,

@@ -11,17 +11,17 @@
 //!
 //! Sources are sorted by type and number. All numbers are little-endian. `segment` and `offset` say
 //! up to where the log is surely contained; what comes after may be contained in places, and applying
-//! it again makes the image exact (see `image.rs`).
+//! it again makes the image exact (see `image/mod.rs`).
 
 use std::fmt;
 use std::sync::atomic::Ordering::Acquire;
 
 use tapeline_crc::crc32c;
 
-use super::image::{
-    ImageLimits, ImageReader, PAGE_REGISTERS, PAGE_WORDS, PAGES, RegisterImage, Restored,
-};
-use super::packet::{Source, SourceType};
+use super::super::packet::{Source, SourceType};
+use super::page::{PAGE_REGISTERS, PAGE_WORDS, Page};
+use super::source::{PAGES, Restored};
+use super::{ImageLimits, ImageReader, RegisterImage};
 
 const MAGIC: [u8; 8] = *b"TPLIMAGE";
 const VERSION: u32 = 1;
@@ -214,7 +214,7 @@ fn source(input: &mut Input<'_>) -> Result<Restored, ImageFileError> {
         let doubted = input.words::<PAGE_WORDS>()?;
         let values = input.words::<{ PAGE_REGISTERS / 4 }>()?;
         let changed = input.words::<PAGE_REGISTERS>()?;
-        pages.push((number, Restored::page(known, doubted, values, changed)));
+        pages.push((number, Page::restored(known, doubted, values, changed)));
     }
     Ok(Restored {
         source: Source { kind, id },
