@@ -105,6 +105,18 @@ class StreamConfig:
         256 << 20, "size", "A segment ends at the first periodic boundary past this.", low=256, optional=True
     )
     rotate_seconds: float | None = setting(None, "duration", "A segment ends once this old.", low=0.05)
+    keep_bytes: int | None = setting(None, "size", "Evict the stream's oldest finished segments past this.", low=1)
+    keep_seconds: float | None = setting(None, "duration", "Evict its finished segments older than this.", low=1)
+    keep_segments: int | None = setting(None, "count", "Finished segments to keep of the stream.", low=1)
+    min_free_bytes: int | None = setting(
+        None, "size", "Floor of free space at which this stream gives way; only the recording's without it.", low=0
+    )
+    on_low_disk: str | None = setting(
+        None,
+        "choice",
+        "At that floor: evict this stream's segments or stop; as for the recording without it.",
+        choices=("stop", "evict"),
+    )
     sync: str = setting("interval:1", "sync", "When data is forced to the disk.")
     idle_timeout_seconds: float | None = setting(
         None, "duration", "A TCP connection silent for this long is closed.", low=0.01
@@ -178,9 +190,11 @@ class RecorderConfig:
         "At that floor: stop with an error, or evict the oldest finished segments.",
         choices=("stop", "evict"),
     )
-    keep_bytes: int | None = setting(None, "size", "Evict a stream's oldest finished segments past this total.", low=1)
+    keep_bytes: int | None = setting(
+        None, "size", "Evict the oldest finished segments of all streams past this total.", low=1
+    )
     keep_seconds: float | None = setting(None, "duration", "Evict finished segments older than this.", low=1)
-    keep_segments: int | None = setting(None, "count", "Finished segments to keep of each stream.", low=1)
+    keep_segments: int | None = setting(None, "count", "Finished segments to keep of all streams together.", low=1)
     count: int | None = setting(None, "count", "Stop after this many frames stored in all streams together.", low=1)
     duration_seconds: float | None = setting(None, "duration", "Stop after this time.", low=0.001)
     start_timeout_seconds: float | None = setting(

@@ -71,6 +71,11 @@ def test_defaults_reach_the_recorder_as_agreed():
                 "gro": True,
                 "rotate_bytes": 268435456,
                 "rotate_seconds": None,
+                "keep_bytes": None,
+                "keep_seconds": None,
+                "keep_segments": None,
+                "min_free_bytes": None,
+                "on_low_disk": None,
                 "sync": "interval:1",
                 "idle_timeout_seconds": None,
                 "connect_backoff_seconds": [0.1, 5.0],
@@ -144,6 +149,32 @@ def test_a_toml_file(tmp_path):
     assert (ch0.assembly, ch0.rotate_bytes, ch0.ring_bytes, ch0.sync) == ("markers", 1 << 20, 128 << 20, "batch")
     assert (ch0.layout.magic, ch0.layout.max_payload) == ("0011223344556677", 65536)
     assert (radar.assembly, [s.kind for s in radar.sources]) == ("count:8", ["udp", "tcp"])
+
+
+def test_retention_is_set_for_the_recording_every_stream_or_one(tmp_path):
+    toml = """
+    out = "run"
+    keep_bytes = "1TiB"
+
+    [defaults]
+    keep_seconds = "7d"
+
+    [streams.ch0]
+    url = "udp://127.0.0.1:9001?keep_segments=4"
+
+    [streams.ch1]
+    url = "udp://127.0.0.1:9002"
+    keep_seconds = "1h"
+    min_free_bytes = "50GiB"
+    on_low_disk = "evict"
+    """
+    config = load(tmp_path, toml, environ={"TAPELINE_STREAMS__CH1__KEEP_BYTES": "1GiB"})
+    ch0, ch1 = config.streams
+    assert (config.keep_bytes, config.keep_seconds, config.on_low_disk) == (1 << 40, None, "stop")
+    assert (ch0.keep_segments, ch0.keep_seconds, ch0.keep_bytes, ch0.min_free_bytes) == (4, 7 * 86400, None, None)
+    assert (ch1.keep_seconds, ch1.keep_bytes, ch1.min_free_bytes, ch1.on_low_disk) == (3600, 1 << 30, 50 << 30, "evict")
+    with pytest.raises(ConfigError, match=r"streams\.ch0\.on_low_disk: 'ask' is not allowed; allowed: stop, evict"):
+        one(on_low_disk="ask")
 
 
 def test_environment_wins_over_the_file_and_flags_over_both(tmp_path):

@@ -1,5 +1,6 @@
 """The Recorder object: life cycle, snapshots, failures."""
 
+import json
 import socket
 import threading
 
@@ -87,6 +88,21 @@ def test_a_stream_that_never_starts_raises_its_name(tmp_path):
         recorder.wait(timeout=30)
     assert caught.value.stream == "ch0"
     assert recorder.status().finished is True
+
+
+def test_one_stream_keeps_less_than_another(tmp_path):
+    source = tmp_path / "frames.dat"
+    source.write_bytes(b"".join(frames(5000)))
+    url = f"file://{source}?rotate_bytes=20000&assembly=count:10"
+    streams = {"all": url, "few": f"{url}&keep_segments=2"}
+    with tapeline.Recorder({"out": tmp_path / "run", "streams": streams}) as recorder:
+        assert recorder.wait(timeout=30) is True
+    told = json.loads((tmp_path / "run" / "recording.json").read_text())["streams"]
+    assert (len(told["few"]["segments"]), told["all"]["evicted"]) == (2, [])
+    assert len(told["few"]["segments"]) + len(told["few"]["evicted"]) == len(told["all"]["segments"]) > 4
+    assert {gone["reason"] for gone in told["few"]["evicted"]} == {"keep_segments"}
+    assert len(list((tmp_path / "run" / "few").glob("*.dat"))) == 2
+    assert tapeline.open_recording(tmp_path / "run").verify().ok
 
 
 def test_a_recorder_starts_once(tmp_path):

@@ -26,13 +26,13 @@ pub struct RecorderConfig {
     /// What happens at the floor.
     #[serde(default)]
     pub on_low_disk: OnLowDisk,
-    /// Keep at most this many bytes of finished segments per stream.
+    /// Keep at most this many bytes of finished segments, all streams together.
     #[serde(default)]
     pub keep_bytes: Option<u64>,
     /// Keep finished segments at most this long after they were closed.
     #[serde(default)]
     pub keep_seconds: Option<f64>,
-    /// Keep at most this many finished segments per stream.
+    /// Keep at most this many finished segments, all streams together.
     #[serde(default)]
     pub keep_segments: Option<u64>,
     /// Stop once this many frames are stored in all streams together.
@@ -103,6 +103,21 @@ pub struct StreamConfig {
     /// ... or past this age.
     #[serde(default)]
     pub rotate_seconds: Option<f64>,
+    /// Keep at most this many bytes of the stream's finished segments.
+    #[serde(default)]
+    pub keep_bytes: Option<u64>,
+    /// Keep its finished segments at most this long after they were closed.
+    #[serde(default)]
+    pub keep_seconds: Option<f64>,
+    /// Keep at most this many of its finished segments.
+    #[serde(default)]
+    pub keep_segments: Option<u64>,
+    /// Free bytes below which the stream gives way before others do; None: it has no floor of its own.
+    #[serde(default)]
+    pub min_free_bytes: Option<u64>,
+    /// What happens at that floor; None: as for the recording.
+    #[serde(default)]
+    pub on_low_disk: Option<OnLowDisk>,
     /// `segment`, `batch` or `interval:SECONDS`.
     #[serde(default = "default_sync")]
     pub sync: String,

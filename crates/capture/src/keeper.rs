@@ -15,7 +15,8 @@ use tapeline_sys::clock;
 use crate::config::{OnLowDisk, RecorderConfig, Sync};
 use crate::error::{Error, Result};
 use crate::fs::{Dir, DiskFile};
-use crate::manifest::{EvictedEntry, Manifest, compact_time, rfc3339};
+use crate::manifest::{EvictedEntry, Manifest, SegmentEntry, compact_time, rfc3339};
+use crate::retention::{self, Scope, start_of};
 use crate::sink::Closing;
 use crate::source::Stop;
 use crate::write::Failure;
@@ -58,7 +59,6 @@ pub(crate) type Ledgers = Box<dyn Fn(&str) -> Option<Value> + Send>;
 pub(crate) struct Keeper {
     pub(crate) root: Arc<dyn Dir>,
     pub(crate) manifest: Arc<Mutex<Manifest>>,
-    pub(crate) config: RecorderConfig,
     /// Durability mode per output's stream.
     pub(crate) interval: Option<Duration>,
     pub(crate) ledgers: Ledgers,
@@ -75,7 +75,9 @@ pub(crate) struct Keeper {
     started: Instant,
     last_sync: Instant,
     clock_offset: i128,
-    low_disk: bool,
+    /// The floors that were told of, by stream, since free space fell below them.
+    low_disk: BTreeSet<Option<String>>,
+    scopes: Arc<[Scope]>,
     /// No job was waiting: every segment that is full is closed.
     idle: bool,
 }
@@ -84,7 +86,7 @@ impl Keeper {
     pub(crate) fn new(
         root: Arc<dyn Dir>,
         manifest: Arc<Mutex<Manifest>>,
-        config: RecorderConfig,
+        config: &RecorderConfig,
         ledgers: Ledgers,
         needed_from: Box<dyn Fn(&str) -> u64 + Send>,
         failure: Arc<Failure>,
@@ -96,10 +98,10 @@ impl Keeper {
                 interval = Some(interval.map_or(every, |i: Duration| i.min(every)));
             }
         }
+        let scopes = retention::scopes(config).into();
         Ok(Self {
             root,
             manifest,
-            config,
             interval,
             ledgers,
             needed_from,
@@ -111,7 +113,8 @@ impl Keeper {
             started: Instant::now(),
             last_sync: Instant::now(),
             clock_offset: clock_offset(),
-            low_disk: false,
+            low_disk: BTreeSet::new(),
+            scopes,
             idle: false,
         })
     }
@@ -158,7 +161,7 @@ impl Keeper {
                 stream.segments.push(entry);
             }
         });
-        self.retain(output)?;
+        self.retain()?;
         self.store()
     }
 
@@ -186,72 +189,52 @@ impl Keeper {
         self.watch_disk()
     }
 
-    /// Apply `keep_*` to every output: segments grow old, and sinks let go of them, also while none is closed.
+    /// Apply `keep_*` of the recording and of every stream: segments grow old, and sinks let go of them, also while none
+    /// is closed.
     pub(crate) fn retain_all(&mut self) -> Result<()> {
-        let config = &self.config;
-        if config.keep_segments.is_none()
-            && config.keep_bytes.is_none()
-            && config.keep_seconds.is_none()
-        {
-            return Ok(());
-        }
-        let outputs: Vec<String> = self
-            .manifest
-            .lock()
-            .map(|m| m.streams.keys().cloned().collect())
-            .unwrap_or_default();
-        let mut changed = false;
-        for output in outputs {
-            changed |= self.retain(&output)?;
-        }
-        if changed { self.store() } else { Ok(()) }
+        if self.retain()? { self.store() } else { Ok(()) }
     }
 
     /// Apply `keep_*`; true when something was removed.
-    fn retain(&mut self, output: &str) -> Result<bool> {
+    fn retain(&mut self) -> Result<bool> {
         let mut changed = false;
-        while let Some(reason) = self.surplus(output) {
-            if !self.evict(output, reason)? {
-                break;
+        for scope in Arc::clone(&self.scopes).iter().filter(|s| s.has_limits()) {
+            while let Some((output, reason)) = self.surplus(scope) {
+                if !self.evict(&output, reason)? {
+                    break;
+                }
+                changed = true;
             }
-            changed = true;
         }
         Ok(changed)
     }
 
-    /// Which rule the oldest segment of an output breaks.
-    fn surplus(&self, output: &str) -> Option<&'static str> {
+    /// Which output must give up its oldest segment, and why.
+    fn surplus(&self, scope: &Scope) -> Option<(String, &'static str)> {
         let manifest = self.manifest.lock().ok()?;
-        let segments = &manifest.streams.get(output)?.segments;
-        let oldest = segments.first()?;
-        if (self.needed_from)(output) <= oldest.number {
-            return None;
-        }
-        if self
-            .config
-            .keep_segments
-            .is_some_and(|keep| segments.len() as u64 > keep)
-        {
-            return Some("keep_segments");
-        }
-        if self
-            .config
-            .keep_bytes
-            .is_some_and(|keep| segments.iter().map(|s| s.bytes).sum::<u64>() > keep)
-        {
-            return Some("keep_bytes");
-        }
-        let keep = self.config.keep_seconds?;
+        scope.surplus(
+            &manifest,
+            |output, oldest| (self.needed_from)(output) > oldest.number,
+            |output, oldest, next, keep| self.is_old(output, oldest, next, keep),
+        )
+    }
+
+    fn is_old(
+        &self,
+        output: &str,
+        oldest: &SegmentEntry,
+        next: Option<&SegmentEntry>,
+        keep: f64,
+    ) -> bool {
         let closed_at = self
             .closed_at
             .get(&(output.to_owned(), oldest.name.clone()));
-        let old = match (closed_at, segments.get(1)) {
+        match (closed_at, next) {
             (Some(at), _) => at.elapsed().as_secs_f64() > keep,
             // By an earlier recorder, and not after the next one was begun.
             (None, Some(next)) => start_of(&next.name) < before_now(keep).as_str(),
             (None, None) => self.started.elapsed().as_secs_f64() > keep,
-        };
-        old.then_some("keep_seconds")
+        }
     }
 
     /// Remove the oldest finished segment of an output; false when there is none.
@@ -314,66 +297,70 @@ impl Keeper {
         Ok(true)
     }
 
-    /// Free space: act at the floor, once per fall below it.
+    /// Free space: act at the floors of the streams, then at the recording's.
     fn watch_disk(&mut self) -> Result<()> {
+        for scope in Arc::clone(&self.scopes).iter() {
+            self.watch_floor(scope)?;
+        }
+        Ok(())
+    }
+
+    /// Free space: act at one floor, once per fall below it.
+    fn watch_floor(&mut self, scope: &Scope) -> Result<()> {
+        if scope.stream.is_some() && scope.min_free_bytes.is_none() {
+            return Ok(());
+        }
         let Ok((free, total)) = self.root.free_bytes() else {
             return Ok(());
         };
-        let floor = self
-            .config
+        let floor = scope
             .min_free_bytes
             .unwrap_or_else(|| (1 << 30).min(total / 20));
         if free >= floor {
-            self.low_disk = false;
+            self.low_disk.remove(&scope.stream);
             return Ok(());
         }
-        if self.config.on_low_disk == OnLowDisk::Evict {
+        let stream = scope.stream.as_deref();
+        if scope.on_low_disk == OnLowDisk::Evict {
             let mut evicted = 0;
             while self.root.free_bytes().is_ok_and(|(free, _)| free < floor) {
-                let Some(output) = self.oldest() else { break };
+                let oldest = {
+                    let manifest = self.manifest.lock().ok();
+                    manifest.and_then(|m| scope.oldest(&m, |_, _| true))
+                };
+                let Some(output) = oldest else { break };
                 if !self.evict(&output, "min_free_bytes")? {
                     break;
                 }
                 evicted += 1;
             }
             if evicted > 0 {
-                self.note("low_disk", None, format!("{free} bytes were free, the floor is {floor}: removed {evicted} of the oldest segments"));
+                self.note("low_disk", stream, format!("{free} bytes were free, the floor is {floor}: removed {evicted} of the oldest segments"));
                 self.store()?;
             }
             if self.root.free_bytes().is_ok_and(|(free, _)| free >= floor) {
                 return Ok(());
             }
+            // Full segments wait to be closed; once they are, they can go. And a stream that gives way has given all it
+            // had: what fills the disk is another's, and the floor of the recording is watched too.
+            if !self.idle || stream.is_some() {
+                return Ok(());
+            }
         }
-        if self.config.on_low_disk == OnLowDisk::Evict && !self.idle {
-            // Full segments wait to be closed; once they are, they can go.
-            return Ok(());
-        }
-        if !self.low_disk {
-            self.low_disk = true;
+        if self.low_disk.insert(scope.stream.clone()) {
             let text = format!(
                 "{free} bytes are free in {}, the floor min_free_bytes is {floor}: recording stops",
                 self.root.path().display()
             );
-            self.note("low_disk", None, text.clone());
-            self.failure.set(Error::state(text));
+            self.note("low_disk", stream, text.clone());
+            let error = Error::state(text);
+            self.failure.set(match stream {
+                Some(name) => error.of_stream(name),
+                None => error,
+            });
             self.stop.request();
         }
         Ok(())
-    }
-
-    /// The output with the oldest finished segment.
-    fn oldest(&self) -> Option<String> {
-        let manifest = self.manifest.lock().ok()?;
-        manifest
-            .streams
-            .iter()
-            .filter_map(|(output, s)| {
-                s.segments
-                    .first()
-                    .map(|oldest| (start_of(&oldest.name).to_owned(), output.clone()))
-            })
-            .min()
-            .map(|(_, output)| output)
     }
 
     fn watch_clock(&mut self) {
@@ -422,11 +409,6 @@ impl Keeper {
         copy.store(&*self.root)
             .map_err(|e| Error::io("writing", &self.root.path().join(crate::manifest::NAME), e))
     }
-}
-
-/// The time in the name of a segment, and what follows it.
-fn start_of(name: &str) -> &str {
-    name.rsplit('_').next().unwrap_or_default()
 }
 
 /// The moment so many seconds ago, as it is in names.

@@ -34,6 +34,7 @@ mod register_stream;
 pub mod registers;
 pub mod replay;
 mod resume;
+mod retention;
 mod rings;
 #[cfg(any(test, fuzzing))]
 mod simdisk;

@@ -224,7 +224,7 @@ impl Recorder {
         let keeper = Keeper::new(
             Arc::clone(&dir),
             Arc::clone(&manifest),
-            config.clone(),
+            &config,
             ledgers,
             needed_from(&registers),
             Arc::clone(&failure),
@@ -388,7 +388,7 @@ impl Recorder {
         Keeper::new(
             root,
             Arc::clone(&self.manifest),
-            self.config.clone(),
+            &self.config,
             Box::new(|_| None),
             needed_from(&self.registers),
             Arc::clone(&self.failure),

@@ -72,6 +72,136 @@ fn numbers_go_on_after_everything_was_evicted() {
     check_whole(&disk, "after the eviction of all");
 }
 
+/// As `run`, with a second stream `ch1` of the same frames.
+fn run_two(free: Option<u64>, change: impl FnOnce(&mut RecorderConfig)) -> (SimDisk, Recorder) {
+    run(free, |c| {
+        let mut other = c.streams[0].clone();
+        other.name = "ch1".into();
+        c.streams.push(other);
+        change(c);
+    })
+}
+
+/// Numbers of the segments that a stream still has, and why the others went.
+fn kept(disk: &SimDisk, stream: &str) -> (Vec<u64>, Vec<String>) {
+    let stream = &manifest(disk).unwrap().streams[stream];
+    (
+        stream.segments.iter().map(|s| s.number).collect(),
+        stream.evicted.iter().map(|e| e.reason.clone()).collect(),
+    )
+}
+
+#[test]
+fn a_limit_of_one_stream_leaves_the_other_alone() {
+    for by_bytes in [false, true] {
+        let (disk, recorder) = run_two(None, |c| {
+            if by_bytes {
+                c.streams[0].keep_bytes = Some(25_000);
+            } else {
+                c.streams[0].keep_segments = Some(1);
+            }
+        });
+        assert!(recorder.take_failure().is_none());
+        check_whole(&disk, "one stream limited");
+        check_second_law(&disk, "one stream limited");
+        let reason = if by_bytes {
+            "keep_bytes"
+        } else {
+            "keep_segments"
+        };
+        assert_eq!(
+            kept(&disk, "ch0"),
+            (vec![2], vec![reason.into(), reason.into()])
+        );
+        assert_eq!(kept(&disk, "ch1"), (vec![0, 1, 2], vec![]));
+    }
+}
+
+#[test]
+fn a_limit_of_the_recording_holds_for_all_streams_together() {
+    let (disk, recorder) = run_two(None, |c| {
+        c.keep_segments = Some(3);
+        c.streams[1].keep_segments = Some(2);
+    });
+    assert!(recorder.take_failure().is_none());
+    check_whole(&disk, "the recording limited");
+    let (first, second) = (kept(&disk, "ch0").0, kept(&disk, "ch1").0);
+    assert_eq!(first.len() + second.len(), 3, "{first:?} {second:?}");
+    assert!(second.len() <= 2, "{second:?}");
+    // Whatever the order in which the two were closed: of each the newest are there.
+    for numbers in [first, second] {
+        let newest: Vec<u64> = (0..3).skip(3 - numbers.len()).collect();
+        assert_eq!(numbers, newest);
+    }
+}
+
+#[test]
+fn the_stream_ids_of_a_stream_share_its_limit() {
+    let case = &CASES[3];
+    assert!(case.split);
+    let input = Input::new(&frames(case, 0));
+    let disk = SimDisk::new();
+    let mut config = config(case, &input);
+    config.streams[0].keep_segments = Some(2);
+    let recorder = Recorder::start_in(disk.root(), config).unwrap();
+    assert!(recorder.wait(Duration::from_secs(60)));
+    assert!(recorder.take_failure().is_none());
+    check_whole(&disk, "ids share a limit");
+    let streams = manifest(&disk).unwrap().streams;
+    let left: usize = streams.values().map(|s| s.segments.len()).sum();
+    let gone: usize = streams.values().map(|s| s.evicted.len()).sum();
+    assert_eq!(left, 2);
+    assert!(gone > 0 && streams.len() > 1);
+}
+
+#[test]
+fn at_its_own_floor_a_stream_gives_way_before_the_others() {
+    // A first session leaves 60 KB of each stream; 190,000 bytes are free then, so both may end the second.
+    let (disk, _) = run_two(None, |_| {});
+    disk.set_free(190_000);
+    let case = &CASES[STEADY];
+    let input = Input::new(&frames(case, 500));
+    let mut config = config(case, &input);
+    let mut other = config.streams[0].clone();
+    other.name = "ch1".into();
+    config.streams.push(other);
+    config.min_free_bytes = Some(0);
+    config.streams[1].min_free_bytes = Some(1 << 20);
+    config.streams[1].on_low_disk = Some(OnLowDisk::Evict);
+    let recorder = Recorder::start_in(disk.root(), config).unwrap();
+    assert!(recorder.wait(Duration::from_secs(60)));
+    if let Some(e) = recorder.take_failure() {
+        panic!("{e}: {:?}", disk.log());
+    }
+    check_whole(&disk, "evicted at a stream's floor");
+    check_second_law(&disk, "evicted at a stream's floor");
+    let (left, gone) = kept(&disk, "ch1");
+    assert!(
+        gone.len() >= 3 && gone.iter().all(|reason| reason == "min_free_bytes"),
+        "{left:?} {gone:?}"
+    );
+    assert_eq!(kept(&disk, "ch0").1, Vec::<String>::new());
+    let m = manifest(&disk).unwrap();
+    let told = m.events.iter().filter(|e| e.kind == "low_disk");
+    assert!(told.clone().count() > 0);
+    assert!(told.clone().all(|e| e.stream.as_deref() == Some("ch1")));
+}
+
+#[test]
+fn at_its_own_floor_a_stream_that_may_not_evict_stops_the_recording() {
+    let (disk, recorder) = run_two(Some(1 << 20), |c| {
+        c.min_free_bytes = Some(0);
+        c.on_low_disk = OnLowDisk::Evict;
+        c.streams[1].min_free_bytes = Some(2 << 20);
+        c.streams[1].on_low_disk = Some(OnLowDisk::Stop);
+    });
+    let failure = recorder.take_failure().unwrap();
+    assert_eq!(failure.stream(), Some("ch1"));
+    let why = failure.to_string();
+    assert!(why.contains("min_free_bytes"), "{why}");
+    check_whole(&disk, "stopped at a stream's floor");
+}
+
 #[test]
 fn at_the_floor_the_recorder_stops_and_says_so() {
     let (disk, recorder) = run(Some(1 << 20), |c| c.min_free_bytes = Some(2 << 20));
