@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from tapeline import wire
 
 PATIENCE_S = 30
+HEADER_BYTES = 21
+"""Of a data packet; the count is its last four bytes."""
 
 
 def address_of(recorder, stream="rack"):
@@ -101,3 +105,22 @@ class LogFollower:
                         return file.read(stop - start)
                 except FileNotFoundError:  # it has just got its name
                     continue
+
+
+@contextmanager
+def answering(replies):
+    """The address of a server that answers the QUERY of each connection in turn with the next of `replies`."""
+
+    def serve(listener):
+        for reply in replies:
+            connection, _ = listener.accept()
+            with connection:
+                head = connection.recv(HEADER_BYTES, socket.MSG_WAITALL)
+                connection.recv(4 * int.from_bytes(head[-4:], "little"), socket.MSG_WAITALL)
+                connection.sendall(reply)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()

@@ -2,9 +2,7 @@
 
 import json
 import re
-import socket
 import struct
-import threading
 from pathlib import Path
 
 import click
@@ -13,6 +11,7 @@ import pytest
 from tests.system._processes import tapeline
 
 from _support.json_schema import faults
+from _support.register_server import answering
 from _support.registers import REPLY, T0, Log, Packet
 from tapeline import bcsv, ring
 from tapeline.cli.main import COMMANDS, cli
@@ -150,23 +149,11 @@ def expanded(word):
 
 
 def test_json_of_those_that_ask_a_server():
-    values = iter([7, 7, 8])
-
-    def serve(listener):
-        for value in values:
-            connection, _ = listener.accept()
-            with connection:
-                head = connection.recv(21, socket.MSG_WAITALL)
-                connection.recv(4 * struct.unpack_from("<I", head, 17)[0], socket.MSG_WAITALL)
-                connection.sendall(Packet(T0, src_id=3, cmd=REPLY, registers=((9, value),)).data())
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, args=(listener,))
-        thread.start()
-        words = [f"127.0.0.1:{listener.getsockname()[1]}", "--type", "2", "--src-id", "3", "9", "--json"]
+    replies = [Packet(T0, src_id=3, cmd=REPLY, registers=((9, value),)).data() for value in (7, 7, 8)]
+    with answering(replies) as address:
+        words = [address, "--type", "2", "--src-id", "3", "9", "--json"]
         done = [tapeline("registers", "query", *words)]
         done.append(tapeline("registers", "watch", *words, "--count", 2, "--interval", "1ms"))
-        thread.join()
     for command, one in zip(SERVED, done, strict=True):
         assert one.returncode == 0, one.stderr
         check(command, one.stdout)

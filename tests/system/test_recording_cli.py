@@ -167,7 +167,6 @@ def test_verify_of_what_the_recorder_wrote(tmp_path):
 
 
 def test_plot_writes_a_picture(run, capsys):
-    pytest.importorskip("matplotlib")
     picture = run.parent / "run.png"
     code, facts = answer(capsys, "plot", run, "-o", picture)
     assert code == 0
@@ -182,7 +181,6 @@ def test_plot_writes_a_picture(run, capsys):
 
 
 def test_plot_of_an_unknown_kind(run, capsys):
-    pytest.importorskip("matplotlib")
     code, _, err = text(capsys, "plot", run, "-o", run.parent / "run.nothing")
     assert code == 1
     assert "nothing" in err

@@ -2,15 +2,12 @@
 
 import csv
 import json
-import socket
-import struct
-import threading
 
 import pyarrow.parquet as pq
 import pytest
 
 import tapeline
-from _support.register_server import connect, receive
+from _support.register_server import answering, connect, receive
 from _support.registers import REPLY, T0, Log, Packet, rows_of
 from tapeline import wire
 from tapeline.cli.main import main
@@ -178,25 +175,12 @@ def test_a_log_without_packets_becomes_a_table_without_rows(tmp_path, extension,
 
 
 def test_query_and_watch_ask_a_server(capsys):
-    values = iter([7, 7, 8])
-
-    def serve(listener):
-        for value in values:
-            connection, _ = listener.accept()
-            with connection:
-                head = connection.recv(21, socket.MSG_WAITALL)
-                connection.recv(4 * struct.unpack_from("<I", head, 17)[0], socket.MSG_WAITALL)
-                connection.sendall(Packet(T0, src_id=3, cmd=REPLY, registers=((9, value),)).data())
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, args=(listener,))
-        thread.start()
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    replies = [Packet(T0, src_id=3, cmd=REPLY, registers=((9, value),)).data() for value in (7, 7, 8)]
+    with answering(replies) as address:
         code, image = answer(capsys, "registers", "query", address, "--type", "rack", "--src-id", 3, 9)
         assert (code, image["sources"][0]["registers"]) == (0, [[9, 7]])
         words = ["registers", "watch", address, "--type", "2", "--src-id", "3", "9", "--count", "2"]
         assert main([*words, "--interval", "1ms", "--json"]) == 0
-        thread.join()
     assert [json.loads(line)["value"] for line in capsys.readouterr().out.splitlines()] == [7, 8]
 
 

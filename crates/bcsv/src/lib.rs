@@ -58,6 +58,7 @@ mod scan_stream;
 mod schema;
 mod source;
 mod storage;
+mod threads;
 mod value;
 mod view;
 mod vle;

@@ -23,6 +23,7 @@ use crate::limits::Limits;
 use crate::row::tile::Gather;
 use crate::schema::{Layout, Schema};
 use crate::source::{Buffer, ReadAt};
+use crate::threads::in_threads;
 
 /// What to do about damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -300,22 +301,7 @@ impl Reader {
                 done.push((number, result));
             }
         };
-        let mut done = if threads == 1 {
-            work()
-        } else {
-            std::thread::scope(|scope| {
-                let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-                let mut done = work();
-                for helper in helpers {
-                    // A panic in a helper would be a bug here; it must not pass as missing rows.
-                    match helper.join() {
-                        Ok(more) => done.extend(more),
-                        Err(panic) => std::panic::resume_unwind(panic),
-                    }
-                }
-                done
-            })
-        };
+        let mut done = in_threads(threads, &work);
         done.sort_unstable_by_key(|(number, _)| *number);
         let mut batches = Vec::with_capacity(done.len());
         for (_, result) in done {

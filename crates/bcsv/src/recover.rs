@@ -15,6 +15,7 @@ use crate::reader::{OnCorrupt, ReadOptions, Reader};
 use crate::row::tile::Gather;
 use crate::source::Buffer;
 use crate::storage::{Disk, Storage, StoredFile, write_fully};
+use crate::threads::in_threads;
 
 /// Something wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,22 +168,6 @@ fn check(reader: &Reader, depth: Depth) -> Result<Report> {
         }
     }
     Ok(finish(report, &index, facts))
-}
-
-/// What each of `threads` threads found, this one among them.
-fn in_threads<T: Send>(threads: usize, work: &(impl Fn() -> Vec<T> + Sync)) -> Vec<T> {
-    std::thread::scope(|scope| {
-        let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut done = work();
-        for helper in helpers {
-            // A panic in a helper would be a bug here; it must not pass as packets that are missing.
-            match helper.join() {
-                Ok(more) => done.extend(more),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        done
-    })
 }
 
 /// Verify every unit in turn, handing good ones to `keep` (its bytes, its rows).

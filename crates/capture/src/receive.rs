@@ -246,6 +246,7 @@ impl Receiver {
 
     /// Pass on everything and leave; the writer sees the end.
     pub(crate) fn finish(mut self) {
+        self.publish_counters();
         if let Some(mut block) = self.block.take() {
             block.set_filled(self.consumed);
             self.producer.publish(block);
@@ -315,6 +316,8 @@ impl Receiver {
     /// Publish the current block and go on in the next one, the pending bytes first.
     fn next_block(&mut self) -> Result<(), WriterGone> {
         let mut next = self.claim()?;
+        // Before the writer can count them as stored.
+        self.publish_counters();
         self.filled = if let Some(mut block) = self.block.take() {
             let tail = self.filled - self.consumed;
             move_tail(&block, self.consumed..self.filled, &mut next);

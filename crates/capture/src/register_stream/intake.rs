@@ -325,6 +325,8 @@ impl Intake {
         } else {
             None
         };
+        // Before the writer can count them as stored.
+        self.publish_counters();
         self.producer.publish(block);
         self.filled = 0;
         if self.share_core {
