@@ -277,6 +277,7 @@ _RECOVERED = an_object(
         "listed": a_list("Files that were not in the manifest.", {"type": "string"}),
         "missing": a_list("Files that are in the manifest only.", {"type": "string"}),
         "indexes": a_list("Indexes that were rebuilt.", {"type": "string"}),
+        "ledgers": a_list("Streams whose ledger did not agree with their files, and now does.", {"type": "string"}),
         "problems": a_list("What could not be repaired.", {"type": "string"}),
     },
 )

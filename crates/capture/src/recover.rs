@@ -36,6 +36,8 @@ pub struct Report {
     pub missing: Vec<String>,
     /// Indexes that were rebuilt.
     pub indexes: Vec<String>,
+    /// Streams whose ledger did not agree with their files, and now does.
+    pub ledgers: Vec<String>,
     /// What could not be done, and why.
     pub problems: Vec<String>,
 }
@@ -48,6 +50,7 @@ impl Report {
             && self.listed.is_empty()
             && self.missing.is_empty()
             && self.indexes.is_empty()
+            && self.ledgers.is_empty()
             && self.problems.is_empty()
     }
 }

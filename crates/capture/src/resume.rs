@@ -126,8 +126,9 @@ fn periodics_of(dir: &Arc<dyn Dir>, segments: &[SegmentEntry]) -> Option<Periodi
     })
 }
 
-/// Recover every stream of a manifest; its entries then say what is there. The ledger of a session that ended by itself
-/// (`closed`) counted what is in the indexes.
+/// Recover every stream of a manifest; its entries then say what is there, and its ledgers too: after a power cut an open
+/// file may be gone without a trace but in them. The ledger of a session that ended by itself (`closed`) counted what is
+/// in the indexes.
 fn recover_all(
     root: &Arc<dyn Dir>,
     manifest: &mut Manifest,
@@ -136,6 +137,11 @@ fn recover_all(
 ) -> Result<(BTreeMap<String, Past>, Report)> {
     let mut report = Report::default();
     let mut pasts = BTreeMap::new();
+    let ledgers: BTreeMap<String, Value> = manifest
+        .streams
+        .iter()
+        .map(|(name, entry)| (name.clone(), entry.ledger.clone()))
+        .collect();
     for name in root
         .list_dirs()
         .map_err(|e| Error::io("listing", root.path(), e))?
@@ -270,6 +276,14 @@ fn recover_all(
                 files.reconcile(&mut entry.ledger, keepers.contains(name));
             }
             past.ledger = entry.ledger.clone();
+        }
+    }
+    for (name, before) in ledgers.iter().filter(|(_, ledger)| !ledger.is_null()) {
+        let after = manifest.streams.get(name).map(|entry| &entry.ledger);
+        if after != Some(before) {
+            report.ledgers.push(name.clone());
+            let text = "the ledger did not agree with the files; now it does";
+            notes.push((name.clone(), text.into()));
         }
     }
     for (name, text) in notes {
@@ -424,11 +438,6 @@ pub(crate) fn recover_in(root: &Arc<dyn Dir>) -> Result<Report> {
             )));
         }
     };
-    let ledgers = |m: &Manifest| -> Vec<Value> {
-        let streams = m.streams.values();
-        streams.map(|stream| stream.ledger.clone()).collect()
-    };
-    let before = ledgers(&manifest);
     let closed = manifest.stopped.is_some();
     let (_, report) = recover_all(root, &mut manifest, now, closed)?;
     if manifest.streams.is_empty() {
@@ -437,8 +446,7 @@ pub(crate) fn recover_in(root: &Arc<dyn Dir>) -> Result<Report> {
             path.display()
         )));
     }
-    // After a power cut an open file may be gone without a trace but in the account.
-    if !report.is_clean() || manifest.stopped.is_none() || ledgers(&manifest) != before {
+    if !report.is_clean() || manifest.stopped.is_none() {
         manifest.stopped.get_or_insert_with(|| rfc3339(now));
         manifest
             .store(&**root)

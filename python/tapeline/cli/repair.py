@@ -116,6 +116,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
             lines.append(text)
     lines += [f"{name}: was not in the manifest, is now" for name in report["listed"]]
     lines += [f"{name}: index rebuilt" for name in report["indexes"]]
+    lines += [f"{name}: the ledger did not agree with the files; now it does" for name in report["ledgers"]]
     lines += [f"{name}: listed, but its file is gone" for name in report["missing"]]
     lines += [f"problem: {text}" for text in report["problems"]]
     return lines or ["nothing to repair"]
