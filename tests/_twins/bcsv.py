@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from _twins.bcsv_rows import CODECS, TYPES, RowError
+from _twins.bcsv_rows import CODECS, TYPES, WIDTH, RowError
 from _twins.lz4 import Lz4Error, compress, decompress
 from _twins.xxhash import xxh32, xxh64
 
@@ -170,28 +170,32 @@ def _read_stream(b: bytes, header: Header, *, salvage: bool) -> Reading:
     may_go_on = salvage and header.row_codec == "flat" and header.level == 0
     while at < len(b):
         start, prefix = at, read_vle(b, at)
-        if prefix is None:
-            fault = fault or Fault(start, "length prefix cut")
-            break
-        length, at = prefix
-        if length > MAX_ROW:
-            fault = fault or Fault(start, "row length out of range")
-            _take_back(runs, repeats)
-            break
+        length, at = prefix or (0, at)
         stored = b[at : at + length]
-        if length and at + length + 4 > len(b):
-            fault = fault or Fault(start, "truncated row")
-            break
-        if length:
-            at += length + 4
-        if length and xxh32(stored) != int.from_bytes(b[at - 4 : at], "little"):
-            fault = fault or Fault(start, "row checksum mismatch")
-            _take_back(runs, repeats)
-            if not may_go_on:
+        bad = None
+        if prefix is None:
+            bad = "truncated row length"
+        elif length > MAX_ROW:
+            bad = "row length out of range"
+        elif length and at + length + 4 > len(b):
+            bad = "truncated row"
+        elif length and not _hash_holds(b, at, length):
+            bad = "row checksum mismatch"
+        elif not length and header.row_codec == "flat" and header.types:
+            bad = "empty row"
+        if bad:
+            fault = fault or Fault(start, bad)
+            damaged = [place for place in range(start - repeats, start + 1) if _another_length(b, place)]
+            if not bad.startswith("truncated") or damaged:
+                _take_back(runs, repeats)
+            end = _end_of_flat_row(b, start, header) if may_go_on else None
+            if end is None:
                 break
-            number += 1
+            at, number = end, number + 1
             runs.append(Run(number, [], True))
             continue
+        if length:
+            at += length + 4
         try:
             plain = decompress(stored, MAX_ROW, history) if length and header.level else stored
             row = codec.decode(plain)
@@ -204,6 +208,53 @@ def _read_stream(b: bytes, header: Header, *, salvage: bool) -> Reading:
         number += 1
         repeats = 0 if length else repeats + 1
     return Reading(header, [run for run in runs if run.rows], fault, [])
+
+
+def _hash_holds(b: bytes, at: int, length: int) -> bool:
+    end = at + length
+    return (
+        0 < length <= MAX_ROW and end + 4 <= len(b) and xxh32(b[at:end]) == int.from_bytes(b[end : end + 4], "little")
+    )
+
+
+def _another_length(b: bytes, at: int) -> bool:
+    """Whether another byte here, as the first of a length prefix, gives a row whose hash holds."""
+    others = [bytes([first]) + b[at + 1 : at + 4] for first in range(256)]
+    return any(_hash_holds(b, at + n, length) for length, n in filter(None, (read_vle(o, 0) for o in others)))
+
+
+def _end_of_flat_row(b: bytes, start: int, header: Header) -> int | None:
+    """Behind one bad row of a flat stream; None if its length prefix and its strings cannot tell where that is."""
+    strings = header.types.count("string")
+    fixed = (header.types.count("bool") + 7) // 8 + 2 * strings
+    fixed += sum(WIDTH[kind] for kind in header.types)
+
+    def own_length(at: int) -> int:
+        lengths = b[at + fixed - 2 * strings : at + fixed]
+        return fixed + sum(int.from_bytes(lengths[k : k + 2], "little") for k in range(0, len(lengths), 2))
+
+    for at in range(start + 1, start + 5):
+        if _hash_holds(b, at, own_length(at)):  # only the prefix is damaged
+            return at + own_length(at) + 4
+    if not strings:
+        end = start + len(vle(fixed)) + fixed + (4 if fixed else 0)
+        return end if end <= len(b) else None
+    prefix = read_vle(b, start)
+    if prefix is None or not prefix[0] or prefix[0] > MAX_ROW:
+        return None
+    end = prefix[1] + prefix[0]
+    if end + 4 > len(b):
+        return None
+    if prefix[0] == own_length(prefix[1]) or end + 4 == len(b):
+        return end + 4
+    behind = read_vle(b, end + 4)
+    if behind is None or not _hash_holds(b, behind[1], behind[0]):
+        return None
+    for place in range(start + 1, end):  # a good row in the middle: the prefix cannot be trusted
+        other = read_vle(b, place)
+        if other and other[0] == own_length(other[1]) and _hash_holds(b, other[1], other[0]):
+            return None
+    return end + 4
 
 
 def _take_back(runs: list[Run], repeats: int) -> None:

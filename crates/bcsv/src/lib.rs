@@ -53,6 +53,7 @@ mod pool;
 mod random;
 mod reader;
 mod recover;
+mod resync;
 mod row;
 mod scan_stream;
 mod schema;

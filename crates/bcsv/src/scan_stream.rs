@@ -10,10 +10,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::header::{FileCodec, RowCodec};
 use crate::index::{Index, Tail};
 use crate::limits::MAX_ROW_BYTES;
+use crate::resync::{End, SEARCH_BYTES, end_of_row, length_is_damaged, proven_end};
 use crate::source::Buffer;
 
 /// Bytes of a piece, unless what must be kept for each is larger.
 const PIECE_BYTES: usize = 1 << 20;
+/// Most bytes of a piece: no row is longer.
+const MOST_BYTES: usize = 2 * MAX_ROW_BYTES;
+const DAMAGED_LENGTH: ErrorKind = ErrorKind::Framing {
+    what: "a damaged row length",
+};
 
 /// Scans on from where it stopped; kept by a reader that follows the file.
 pub(crate) struct StreamScan {
@@ -21,6 +27,8 @@ pub(crate) struct StreamScan {
     /// `None` where rows stand alone.
     checkpoint: Option<Arc<Checkpoint>>,
     buffer: Buffer,
+    /// Bytes that may be looked at for the ends of bad rows.
+    budget: u64,
 }
 
 impl StreamScan {
@@ -35,6 +43,7 @@ impl StreamScan {
             cursor: Cursor::new(Arc::clone(facts)),
             checkpoint: (!alone).then(|| Arc::new(start)),
             buffer: Buffer::default(),
+            budget: SEARCH_BYTES,
         }
     }
 
@@ -48,6 +57,7 @@ impl StreamScan {
     ) -> Result<()> {
         index.tail = None;
         index.complete = None;
+        let alone = self.checkpoint.is_none();
         let held = self.checkpoint.as_ref().map_or(0, |checkpoint| {
             checkpoint.decoder.held_bytes() + checkpoint.history.len()
         });
@@ -57,7 +67,8 @@ impl StreamScan {
                 .unwrap_or(usize::MAX)
                 .min(piece_bytes);
             let bytes = self.buffer.fill(&*facts.source, index.end, room)?;
-            let (mut at, mut rows, mut fault, mut bad_row) = (0, 0_u64, None, None);
+            let whole = index.end + bytes.len() as u64 == stop;
+            let (mut at, mut rows, mut fault) = (0, 0_u64, None);
             // Behind the last row that a hash covers: repeats are not covered.
             let mut solid = (0, 0_u64);
             while at < bytes.len() {
@@ -69,27 +80,43 @@ impl StreamScan {
                             solid = (at, rows);
                         }
                     }
-                    Ok(StreamRow::Cut) => break,
-                    Err(error) => {
-                        // Behind a bad row that stands alone the framing goes on, if the length was good.
-                        if let (ErrorKind::RowChecksum { .. }, None) =
-                            (error.kind(), &self.checkpoint)
-                        {
-                            bad_row = crate::vle::decode(bytes.get(at..).unwrap_or_default());
+                    Ok(StreamRow::Cut) => {
+                        // The file ends here, unless this is a row whose length was damaged.
+                        if whole && is_damaged(bytes, solid.0, at, facts, alone) {
+                            fault = Some(Error::new(DAMAGED_LENGTH));
                         }
+                        break;
+                    }
+                    Err(error) => {
                         fault = Some(error);
                         break;
                     }
                 }
             }
-            if fault.is_some() && bad_row.is_none() {
+            // Behind a bad row that stands alone the next one may be found. It is looked for with the bad row first in
+            // the buffer, so that all of it is there.
+            let (mut behind, mut again) = (None, false);
+            if fault.is_some() && alone {
+                if at > 0 {
+                    (fault, again) = (None, true);
+                } else if skip {
+                    match end_of_row(bytes, at, facts, whole, &mut self.budget) {
+                        End::At(end) => behind = Some(end),
+                        End::More if piece_bytes < MOST_BYTES => {
+                            piece_bytes = (2 * piece_bytes).min(MOST_BYTES);
+                            continue;
+                        }
+                        End::More | End::Unknown => {}
+                    }
+                }
+            }
+            if fault.is_some() && behind.is_none() {
                 // A length that was flipped to 0 looks like a repeat, and what follows like a fault.
                 (at, rows) = solid;
             }
-            let whole = index.end + bytes.len() as u64 == stop;
-            if at == 0 && fault.is_none() && !whole && piece_bytes < 2 * MAX_ROW_BYTES {
+            if at == 0 && fault.is_none() && !whole && piece_bytes < MOST_BYTES {
                 // A row longer than the piece.
-                piece_bytes = (2 * piece_bytes).min(2 * MAX_ROW_BYTES);
+                piece_bytes = (2 * piece_bytes).min(MOST_BYTES);
                 continue;
             }
             let offset = index.end;
@@ -103,21 +130,22 @@ impl StreamScan {
                 };
                 if let Some(error) = self.advance(facts, &unit, index)? {
                     fault = Some(error);
-                    bad_row = None;
                 }
+                self.budget = self.budget.saturating_add(at as u64).min(SEARCH_BYTES);
             }
-            match (fault, bad_row) {
-                (Some(error), Some(length)) if skip => {
+            match (fault, behind) {
+                (Some(error), Some(end)) => {
                     index.note(error.at(index.end));
                     index.gaps.push((index.rows, index.rows + 1));
                     index.rows += 1;
-                    index.end += length.bytes as u64 + length.value + 4;
+                    index.end += end as u64;
                 }
                 (Some(error), _) => {
                     index.note(error.at(index.end));
                     index.complete = Some(false);
                     return Ok(());
                 }
+                (None, _) if again => {}
                 (None, _) if whole && index.end < stop => {
                     index.tail = Some(Tail {
                         offset: index.end,
@@ -201,4 +229,17 @@ impl StreamScan {
     pub(crate) fn state(&self) -> Option<&Arc<Checkpoint>> {
         self.checkpoint.as_ref()
     }
+}
+
+/// Whether damage, not the end of the file, is why `bytes` seem to end inside the row at `at`; from `repeats` to there are
+/// only repeats.
+fn is_damaged(bytes: &[u8], repeats: usize, at: usize, facts: &FileFacts, alone: bool) -> bool {
+    if !alone {
+        return length_is_damaged(bytes, repeats, at);
+    }
+    let mut budget = SEARCH_BYTES;
+    matches!(
+        proven_end(bytes, at, &facts.layout, &mut budget),
+        End::At(_)
+    )
 }
