@@ -4,9 +4,9 @@
 //! only then does the file get its name. So the image at a start never knows more than the log.
 
 use std::io::{self, IoSlice};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tapeline_sys::clock;
@@ -85,7 +85,7 @@ fn store(dir: &Arc<dyn Dir>, shared: &RegisterShared) -> Result<bool> {
         std::thread::sleep(Duration::from_millis(2));
     }
     let at = |e| Error::io("writing", &dir.path().join(NAME), e);
-    sync_log(dir, shared).map_err(at)?;
+    sync_log(shared).map_err(at)?;
     if shared.sync_failed.load(Ordering::Acquire) {
         return Ok(false);
     }
@@ -101,24 +101,14 @@ fn store(dir: &Arc<dyn Dir>, shared: &RegisterShared) -> Result<bool> {
     Ok(true)
 }
 
-/// Make the last segments durable. Older ones were, when they were closed.
-fn sync_log(dir: &Arc<dyn Dir>, shared: &RegisterShared) -> io::Result<()> {
-    let paths: Vec<String> = shared.log.lock().map_or_else(
-        |_| Vec::new(),
-        |log| {
-            let last = log.segments.iter().rev().take(32);
-            last.map(|s| s.path.clone()).collect()
-        },
-    );
-    for path in paths {
-        let name = path.rsplit('/').next().unwrap_or_default().to_owned();
-        match dir.open(&format!("{name}.part")) {
-            Ok(file) => file.sync_data()?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
+/// Make the segments that are not closed durable; the others were when they were closed.
+fn sync_log(shared: &RegisterShared) -> io::Result<()> {
+    let unclosed = shared
+        .unclosed
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    unclosed.iter().try_for_each(|file| file.sync_data())
 }
 
 /// The image that a log leaves: the file, and what the log has beyond it; without a usable file, the newest segment
@@ -200,4 +190,51 @@ fn says(image: &RegisterImage, keyframe: &PacketRef<'_>) -> bool {
     image
         .source(keyframe.source)
         .is_some_and(|source| source.registers().into_iter().eq(keyframe.registers()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::segment::LogSegment;
+    use super::*;
+    use crate::config::RecorderConfig;
+    use crate::simdisk::{Fault, SimDisk};
+    use crate::sink::Closing;
+
+    fn begun(disk: &SimDisk) -> (Arc<RegisterShared>, LogSegment) {
+        let config = r#"{"out": "sim", "streams": [{"name": "rack", "wire": "packet",
+            "sources": [{"kind": "file", "url": "file://in", "path": "in"}]}]}"#;
+        let config = RecorderConfig::from_json(config).unwrap();
+        let dir = disk.root().subdir("rack", true).unwrap();
+        let image = RegisterImage::default().reader();
+        let shared = RegisterShared::new(&config.streams[0], Kind::Packet, Vec::new(), image, 0);
+        let mut segment = LogSegment::create(&dir, 0, &shared).unwrap();
+        segment.append(&[IoSlice::new(b"packets")], 7).unwrap();
+        (shared, segment)
+    }
+
+    #[test]
+    fn a_sync_that_failed_for_the_image_stops_the_writer_and_the_closing() {
+        let disk = SimDisk::new();
+        let (shared, segment) = begun(&disk);
+        disk.fail(disk.calls(), Fault::Io);
+        assert!(sync_log(&shared).is_err());
+        // The disk would let these pass, without the bytes that the first one lost.
+        assert!(segment.sync().is_err());
+        assert!(Box::new(segment).close().is_err());
+        let files = disk.image().files();
+        assert!(files.keys().any(|name| name.ends_with(".pkt.part")));
+        assert!(!files.keys().any(|name| name.ends_with(".pkt")));
+    }
+
+    #[test]
+    fn a_closed_segment_is_not_synced_again() {
+        let disk = SimDisk::new();
+        let (shared, segment) = begun(&disk);
+        sync_log(&shared).unwrap();
+        Box::new(segment).close().unwrap();
+        let calls = disk.calls();
+        sync_log(&shared).unwrap();
+        assert_eq!(disk.calls(), calls);
+    }
 }

@@ -241,7 +241,8 @@ impl LogAccount {
     }
 }
 
-/// A data file that several threads sync: the writer for whoever waits, the keeper from time to time and at the end.
+/// A data file that several threads sync: the writer for whoever waits, the keeper from time to time and at the end,
+/// the image thread before it says what the log holds.
 /// The system tells of a failed sync once, so the first one to hear of it must stop the others from believing theirs.
 struct Synced {
     file: Arc<dyn DiskFile>,
@@ -284,6 +285,7 @@ pub(super) struct LogSegment {
     extension: &'static str,
     pub(super) number: u64,
     data: Arc<dyn DiskFile>,
+    unclosed: Arc<Mutex<Vec<Arc<dyn DiskFile>>>>,
     index: LogIndex,
     digest: Digest,
     pub(super) bytes: u64,
@@ -306,16 +308,23 @@ impl LogSegment {
             .map_err(|e| Error::io("making an index", &at(&index_name), e))?;
         dir.sync()
             .map_err(|e| Error::io("syncing the directory", dir.path(), e))?;
+        let data: Arc<dyn DiskFile> = Arc::new(Synced {
+            file: data,
+            failed: Mutex::new(false),
+            any_failed: Arc::clone(&shared.sync_failed),
+        });
+        let unclosed = Arc::clone(&shared.unclosed);
+        unclosed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Arc::clone(&data));
         Ok(Self {
             dir: Arc::clone(dir),
             stem,
             extension: kind.extension(),
             number,
-            data: Arc::new(Synced {
-                file: data,
-                failed: Mutex::new(false),
-                any_failed: Arc::clone(&shared.sync_failed),
-            }),
+            data,
+            unclosed,
             index,
             digest: Digest::new(),
             bytes: 0,
@@ -405,6 +414,10 @@ impl Closing for LogSegment {
         self.data
             .sync_data()
             .map_err(|e| Error::io("syncing", &path, e))?;
+        self.unclosed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|file| !Arc::ptr_eq(file, &self.data));
         for name in [&index_name, &name] {
             let from = format!("{name}{PART}");
             self.dir

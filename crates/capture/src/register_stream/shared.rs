@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tapeline_wire::register::{ClosedCounters, ImageReader, InvalidCounters, Kind, RegisterLedger};
 
 use crate::config::StreamConfig;
+use crate::fs::DiskFile;
 use crate::manifest::nested_json;
 use crate::metrics::Published;
 
@@ -80,6 +81,9 @@ pub(crate) struct RegisterShared {
     pub(super) durable: AtomicU64,
     /// A sync of the log failed: what of it is on the disk is unknown.
     pub(super) sync_failed: Arc<AtomicBool>,
+    /// The data files that are not closed for good, for whoever needs the log durable. Each knows whether a sync of it
+    /// failed, whoever asked; opened anew, a file would not.
+    pub(super) unclosed: Arc<Mutex<Vec<Arc<dyn DiskFile>>>>,
     pub(super) received_all: AtomicBool,
     /// The write thread is gone; what it did not write is refused.
     pub(super) written_all: AtomicBool,
@@ -111,6 +115,7 @@ impl RegisterShared {
             written: AtomicU64::new(0),
             durable: AtomicU64::new(0),
             sync_failed: Arc::default(),
+            unclosed: Arc::default(),
             received_all: AtomicBool::new(false),
             written_all: AtomicBool::new(false),
             log: Mutex::new(LogState {
