@@ -3,6 +3,7 @@
 //! [`Error::class`] sorts the kinds into the families that callers act on; the bindings map it with an
 //! exhaustive match.
 
+use std::sync::Arc;
 use std::{fmt, io};
 
 use crate::schema::ColumnType;
@@ -11,11 +12,11 @@ use crate::schema::ColumnType;
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What went wrong. Numbers are in the fields; the message is built from them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The operating system refused.
-    Io(io::Error),
+    Io(Arc<io::Error>),
     /// The file does not start like a BCSV file.
     NotBcsv,
     /// A version that this crate does not read.
@@ -221,10 +222,10 @@ pub enum ErrorClass {
 }
 
 /// An error with its place in the file, where known.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error(Box<Inner>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     kind: ErrorKind,
     offset: Option<u64>,
@@ -337,136 +338,6 @@ impl Error {
             _ => None,
         }
     }
-
-    /// An equal error; an operating system's error keeps its code, or its kind and text.
-    #[must_use]
-    pub(crate) fn duplicate(&self) -> Self {
-        let kind = match &self.0.kind {
-            ErrorKind::Io(error) => ErrorKind::Io(match error.raw_os_error() {
-                Some(code) => io::Error::from_raw_os_error(code),
-                None => io::Error::new(error.kind(), error.to_string()),
-            }),
-            other => other.duplicate(),
-        };
-        Self(Box::new(Inner {
-            kind,
-            offset: self.0.offset,
-            packet: self.0.packet,
-            rows_before: self.0.rows_before,
-        }))
-    }
-}
-
-impl ErrorKind {
-    fn duplicate(&self) -> Self {
-        use ErrorKind as K;
-        match self {
-            K::Io(error) => K::Io(io::Error::new(error.kind(), error.to_string())),
-            K::NotBcsv => K::NotBcsv,
-            K::UnsupportedVersion { found } => K::UnsupportedVersion { found: *found },
-            K::UnknownFlags { bits } => K::UnknownFlags { bits: *bits },
-            K::UnsupportedOption { what } => K::UnsupportedOption { what },
-            K::HeaderField {
-                field,
-                found,
-                limit,
-            } => K::HeaderField {
-                field,
-                found: *found,
-                limit: *limit,
-            },
-            K::HeaderCut { needed, found } => K::HeaderCut {
-                needed: *needed,
-                found: *found,
-            },
-            K::ColumnTypeCode { column, code } => K::ColumnTypeCode {
-                column: *column,
-                code: *code,
-            },
-            K::PacketHeader => K::PacketHeader,
-            K::FirstRow { expected, found } => K::FirstRow {
-                expected: *expected,
-                found: *found,
-            },
-            K::PacketChecksum { expected, found } => K::PacketChecksum {
-                expected: *expected,
-                found: *found,
-            },
-            K::RowChecksum { expected, found } => K::RowChecksum {
-                expected: *expected,
-                found: *found,
-            },
-            K::Row { what } => K::Row { what },
-            K::Framing { what } => K::Framing { what },
-            K::Truncated { inside } => K::Truncated { inside },
-            K::Lz4 => K::Lz4,
-            K::Footer { what } => K::Footer { what },
-            K::RowsMissing { first, stop } => K::RowsMissing {
-                first: *first,
-                stop: *stop,
-            },
-            K::Limit {
-                what,
-                needed,
-                limit,
-            } => K::Limit {
-                what,
-                needed: *needed,
-                limit: *limit,
-            },
-            K::ColumnCount { expected, found } => K::ColumnCount {
-                expected: *expected,
-                found: *found,
-            },
-            K::ColumnLength {
-                column,
-                expected,
-                found,
-            } => K::ColumnLength {
-                column: *column,
-                expected: *expected,
-                found: *found,
-            },
-            K::ValueType {
-                column,
-                expected,
-                found,
-            } => K::ValueType {
-                column: *column,
-                expected: *expected,
-                found,
-            },
-            K::StringTooLong { column, bytes } => K::StringTooLong {
-                column: *column,
-                bytes: *bytes,
-            },
-            K::RowTooLong { bytes, limit } => K::RowTooLong {
-                bytes: *bytes,
-                limit: *limit,
-            },
-            K::Schema { column, what } => K::Schema {
-                column: *column,
-                what,
-            },
-            K::SchemaSize { what, found, limit } => K::SchemaSize {
-                what,
-                found: *found,
-                limit: *limit,
-            },
-            K::AppendMismatch { what } => K::AppendMismatch { what },
-            K::NoSuchColumn { name } => K::NoSuchColumn { name: name.clone() },
-            K::RowOutOfRange { row, rows } => K::RowOutOfRange {
-                row: *row,
-                rows: *rows,
-            },
-            K::PackedLength { bytes, row_bytes } => K::PackedLength {
-                bytes: *bytes,
-                row_bytes: *row_bytes,
-            },
-            K::Closed => K::Closed,
-            K::SyncFailed => K::SyncFailed,
-        }
-    }
 }
 
 impl From<ErrorKind> for Error {
@@ -477,14 +348,14 @@ impl From<ErrorKind> for Error {
 
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
-        Self::new(ErrorKind::Io(error))
+        Self::new(ErrorKind::Io(Arc::new(error)))
     }
 }
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0.kind {
-            ErrorKind::Io(error) => Some(error),
+            ErrorKind::Io(error) => Some(error.as_ref()),
             _ => None,
         }
     }

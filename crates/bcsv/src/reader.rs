@@ -203,7 +203,7 @@ impl Reader {
             .index()?
             .fault
             .as_ref()
-            .map(|(_, error)| error.duplicate()))
+            .map(|(_, error)| error.clone()))
     }
 
     /// Rows known to be unreadable, as half-open ranges in order: those between packets, and those of packets that

@@ -16,10 +16,9 @@ mod memory;
 mod recorder;
 mod recording;
 mod register_log;
-mod replay;
 #[cfg(unix)]
 mod ring;
-mod simulate;
+mod senders;
 mod wire;
 mod wire_registers;
 
@@ -36,8 +35,7 @@ fn _native(m: &Bound<'_, PyModule>) -> PyResult<()> {
     recorder::register(m)?;
     recording::register(m)?;
     register_log::register(m)?;
-    simulate::register(m)?;
-    replay::register(m)?;
+    senders::register(m)?;
     #[cfg(unix)]
     ring::register(m)?;
     doctor::register(m)

@@ -168,7 +168,7 @@ impl Shared {
                 // others follow is damaged for good, also when it was found before.
                 let (known, units) = (old.units.len(), index.units.len());
                 index.fault = match &old.fault {
-                    Some((before, error)) if *before < known => Some((*before, error.duplicate())),
+                    Some((before, error)) if *before < known => Some((*before, error.clone())),
                     _ => index.fault.take().filter(|(before, _)| *before < units),
                 };
             }
@@ -219,7 +219,7 @@ impl Shared {
         }
         let reaches = stop > rows;
         let fault = match (&index.fault, self.options.on_corrupt) {
-            (Some((_, error)), OnCorrupt::Raise) if reaches => Some(error.duplicate()),
+            (Some((_, error)), OnCorrupt::Raise) if reaches => Some(error.clone()),
             _ => None,
         };
         Plan { pieces, fault }

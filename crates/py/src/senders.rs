@@ -1,19 +1,20 @@
-//! Bindings of `tapeline.simulate`: JSON in, JSON out, the lock released while anything waits.
+//! Bindings of `tapeline.simulate` and `tapeline.replay`: JSON in, JSON out, the lock released while anything waits.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use tapeline_capture::replay::{Replay as Recorded, ReplayOptions};
 use tapeline_capture::simulate::{
     BatteryOptions, BatterySimulation as Battery, RadarOptions, RadarSimulation as Radar,
 };
 
 use crate::errors::make;
 
-/// A simulation as a class: each kind has options, a start, and an account, and is watched in the same way.
-macro_rules! simulation {
-    ($(#[$doc:meta])* $name:ident, $core:ty, $options:ty) => {
+/// A sender as a class: each kind has options, a start, and an account, and is watched in the same way.
+macro_rules! sender {
+    ($(#[$doc:meta])* $name:ident, $core:ty, $options:ty, $ended:literal) => {
         $(#[$doc])*
         #[pyclass(frozen, module = "tapeline._native")]
         struct $name {
@@ -27,7 +28,7 @@ macro_rules! simulation {
                 run: impl FnOnce(&mut Option<$core>) -> Option<R> + Send,
             ) -> PyResult<R> {
                 py.detach(|| run(&mut self.core.lock().unwrap_or_else(PoisonError::into_inner)))
-                    .ok_or_else(|| PyRuntimeError::new_err("the simulation has ended"))
+                    .ok_or_else(|| PyRuntimeError::new_err($ended))
             }
         }
 
@@ -72,20 +73,30 @@ macro_rules! simulation {
     };
 }
 
-simulation!(
+sender!(
     /// A radar simulation; it sends from the moment it is made.
     RadarSimulation,
     Radar,
-    RadarOptions
+    RadarOptions,
+    "the simulation has ended"
 );
-simulation!(
+sender!(
     /// A battery simulation; it sends from the moment it is made.
     BatterySimulation,
     Battery,
-    BatteryOptions
+    BatteryOptions,
+    "the simulation has ended"
+);
+sender!(
+    /// A replay; it sends from the moment it is made.
+    Replay,
+    Recorded,
+    ReplayOptions,
+    "the replay has ended"
 );
 
 pub(crate) fn register(m: &Bound<'_, PyModule>) -> PyResult<()> {
     m.add_class::<RadarSimulation>()?;
-    m.add_class::<BatterySimulation>()
+    m.add_class::<BatterySimulation>()?;
+    m.add_class::<Replay>()
 }
