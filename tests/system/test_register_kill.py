@@ -88,7 +88,7 @@ def own(data, number):
 
 
 def check_answers(address, image):
-    """Every source, asked from a running server; how many bytes the questions have."""
+    """Every source, asked from a running server; the questions, which then are in the log."""
     asked = b""
     with connect(address) as connection:
         for number in range(CLIENTS):
@@ -97,9 +97,14 @@ def check_answers(address, image):
             asked += query
             [reply] = receive(connection)
             assert reply.registers == sorted(image.sources.get((RACK, number), {}).items())
+        # A kill from now on finds the questions in the log; an answer alone does not promise that.
+        sync = wire.encode_packet(cmd=SYNC, type=RACK, src_id=0)
+        connection.sendall(sync)
+        [answer] = receive(connection)
+        assert answer.cmd == SYNCED
         connection.shutdown(socket.SHUT_WR)
         assert connection.recv(1) == b""
-    return asked
+    return asked + sync
 
 
 def raw(directory):
