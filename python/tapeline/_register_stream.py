@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from tapeline import _native, registers
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _TABLES = ("parquet", "bcsv")
 # The command that lists all registers of a source; DIFF is the one below it
 _FULL = 1
+_TYPES = ("UNKNOWN", "SBMU", "RACK", "RTOS")
 
 
 class RegisterSegment:
@@ -60,6 +62,60 @@ class RegisterSegment:
         """Bytes at its start that are the recorder's own FULL packets."""
         return registers.keyframe_bytes(self.path, self._files)
 
+    def contents(self) -> LogContents:
+        """What was received into it: as the manifest, the index and the touch index tell where they fit, else read.
+
+        Raises:
+            TapelineError: It had to be read, and something in it is no packet.
+            OSError: As the operating system gave it.
+        """
+        return self._told() or self._counted()
+
+    def _told(self) -> LogContents | None:
+        import pyarrow.compute as pc
+
+        from tapeline import bcsv
+
+        entry = self.entry
+        touch = self.path.with_name(f"{self.path.name.rpartition('.')[0]}.touch.bcsv")
+        index = index_of(self.path)
+        if self.is_open or entry.get("bytes") != self.size() or not index.exists() or not touch.exists():
+            return None
+        try:
+            blocks = bcsv.read_table(index)
+            touched = bcsv.read_table(touch, columns=["offset", "type", "src_id"])
+        except TapelineError:
+            return None
+        told = set(zip(touched["type"].to_pylist(), touched["src_id"].to_pylist(), strict=True))
+        received = blocks.filter(pc.invert(blocks["keyframe"]))
+        indexed = pc.sum(blocks["length"]).as_py()
+        known = set(touched["offset"].to_pylist()) >= set(blocks["offset"].to_pylist())
+        packets = pc.sum(received["packets"]).as_py() or 0
+        counted = entry.get("registers")
+        if indexed != self.size() or not known or entry.get("packets") != packets or not isinstance(counted, int):
+            return None
+        return LogContents(
+            packets,
+            counted,
+            {(_TYPES[kind], src_id) for kind, src_id in told if kind < len(_TYPES)},
+            pc.min(received["first_timestamp_us"]).as_py(),
+            pc.max(received["last_timestamp_us"]).as_py(),
+        )
+
+    def _counted(self) -> LogContents:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        contents = LogContents()
+        for batch in registers.scan_files(self._files, self.path, rows=False):
+            ends = pc.min_max(batch["timestamp_us"].cast(pa.int64())).as_py()
+            sets = batch.filter(pc.less_equal(batch["cmd"], _FULL))
+            pairs = pa.table({"type": sets["type"].dictionary_decode(), "src_id": sets["src_id"]})
+            found = pairs.group_by(["type", "src_id"]).aggregate([]).to_pylist()
+            sources = {(row["type"], row["src_id"]) for row in found}
+            contents.add(LogContents(batch.num_rows, registers_in(batch), sources, ends["min"], ends["max"]))
+        return contents
+
     def blocks(self) -> pa.Table:
         """Its index (spec/register-packets.md 3), made up for from the packets where it ends; times in µs and ns."""
         import pyarrow as pa
@@ -69,6 +125,35 @@ class RegisterSegment:
         kinds = (pa.uint64(), pa.uint64(), pa.uint32(), *[pa.uint64()] * 4, pa.bool_())
         columns = list(zip(*rows, strict=True)) if rows else [()] * 8
         return pa.table({n: pa.array(c, k) for n, c, k in zip((*names, "keyframe"), columns, kinds, strict=True)})
+
+
+@dataclass
+class LogContents:
+    """What logs hold, without the recorder's own packets.
+
+    Attributes:
+        packets: Of every command.
+        registers: Listed in DIFF and FULL packets.
+        sources: Type and number of those that sent such packets.
+        first_timestamp_us: Least timestamp; None without packets.
+        last_timestamp_us: Greatest one.
+    """
+
+    packets: int = 0
+    registers: int = 0
+    sources: set[tuple[str, int]] = field(default_factory=set)
+    first_timestamp_us: int | None = None
+    last_timestamp_us: int | None = None
+
+    def add(self, other: LogContents) -> None:
+        """Add what another log holds."""
+        self.packets += other.packets
+        self.registers += other.registers
+        self.sources |= other.sources
+        firsts = [us for us in (self.first_timestamp_us, other.first_timestamp_us) if us is not None]
+        lasts = [us for us in (self.last_timestamp_us, other.last_timestamp_us) if us is not None]
+        self.first_timestamp_us = min(firsts, default=None)
+        self.last_timestamp_us = max(lasts, default=None)
 
 
 class RegisterStream(Stream):

@@ -120,7 +120,6 @@ class Recorder:
             raise RecorderError("this recorder was started before; make a new one")
         self._native.start()
         if any(stream.wire != "frame" for stream in self.config.streams):
-            # loads pyarrow, which recording frames does without
             from tapeline.sinks import SinkSet
 
             self._sinks = SinkSet(self.config, cast("LogSource", self._native)).start()

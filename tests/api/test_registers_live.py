@@ -1,6 +1,9 @@
 """Past images and histories of what a recorder recorded, against brute force over what was sent."""
 
+import json
+import os
 import random
+import shutil
 import socket
 import time
 
@@ -9,6 +12,7 @@ import pytest
 
 import tapeline
 from _support.registers import DIFF, FULL, RACK, RTOS, T0, Oracle, Packet
+from tapeline.cli.main import main
 
 
 def some(seed, count):
@@ -122,3 +126,70 @@ def test_after_a_recording_that_forgets_the_oldest_keyframe_stands_for_what_was_
         source.pop("unknown_since", None)
     assert found == oracle.as_dict()
     assert len(list((tmp_path / "run" / "rack").glob("*.pkt"))) <= 3
+
+
+def lossless(seed, count):
+    """Packets of two sources of which none is lost."""
+    rng = random.Random(seed)
+    seqs = [0, 0]
+    packets = []
+    for n in range(count):
+        source = rng.randrange(2)
+        seqs[source] += 1
+        first = rng.randrange(65_000)
+        offsets = rng.choice([range(first, first + rng.randrange(200)), rng.sample(range(5_000), 7)])
+        registers = tuple((offset, rng.randrange(65_536)) for offset in offsets)
+        packets.append(Packet(T0 + n, source, RACK, FULL if n % 199 == 150 else DIFF, seqs[source] % 256, registers))
+    return packets
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    """A recording of which nothing had to be read back to index it."""
+    out = tmp_path_factory.mktemp("untouched") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tapeline._native, "register_touch", None)
+        record(out, lossless(5, 900), rotate_bytes=60_000)
+    return out
+
+
+def test_the_recorder_itself_says_which_block_touches_what(untouched, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(untouched, copy)
+    logs = sorted((copy / "rack").glob("*.pkt"))
+    assert len(logs) > 3
+    for before, log in zip([None, *logs], logs, strict=False):
+        left = {kind: log.with_suffix(f".{kind}.bcsv").read_bytes() for kind in ("touch", "doubts")}
+        for kind in left:
+            log.with_suffix(f".{kind}.bcsv").unlink()
+        tapeline._native.register_touch(str(log), "packet", before and str(before))
+        for kind, data in left.items():
+            built = log.with_suffix(f".{kind}.bcsv")
+            found = tapeline.bcsv.read_table(built)
+            built.write_bytes(data)
+            assert found.num_rows == 0 or kind == "touch"
+            assert tapeline.bcsv.read_table(built).equals(found)
+
+
+def test_info_reads_indexes_only(untouched, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(untouched, copy)
+    facts = []
+    for _ in range(2):
+        assert main(["info", str(copy), "--json"]) == 0
+        facts.append(json.loads(capsys.readouterr().out)["streams"]["rack"])
+        for log in (copy / "rack").glob("*.pkt"):
+            # as long as it was, and nothing in it that could be read
+            size = log.stat().st_size
+            log.write_bytes(b"")
+            os.truncate(log, size)
+    sent = lossless(5, 900)
+    assert facts[1] == facts[0]
+    assert facts[0]["packets"] == len(sent)
+    assert facts[0]["registers"] == sum(len(packet.registers) for packet in sent)
+    assert facts[0]["sources"] == [{"type": "RACK", "src_id": 0}, {"type": "RACK", "src_id": 1}]
+    assert (facts[0]["first_timestamp_us"], facts[0]["last_timestamp_us"]) == (T0, T0 + len(sent) - 1)
+    for beside in (copy / "rack").glob("*.touch.bcsv"):
+        beside.unlink()
+    assert main(["info", str(copy), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["streams"]["rack"]["damage"] is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tapeline._register_stream import RegisterStream, registers_in
+from tapeline._register_stream import LogContents, RegisterStream
 from tapeline.cli._output import emit, escape
 from tapeline.cli.registers import _iso
 from tapeline.errors import TapelineError
@@ -22,36 +22,24 @@ _COMMANDS = ("DIFF", "FULL", "QUERY", "REPLY", "SYNC", "SYNCED")
 
 
 def stream_facts(stream: Stream) -> dict[str, Any]:
-    """What a register stream holds; everything is walked through, at about the speed of memory."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    packets = registers = 0
-    first: int | None = None
-    last: int | None = None
-    sources: set[tuple[str, int]] = set()
-    damage: str | None = None
+    """What a register stream holds, as its indexes tell; a log without indexes that fit is walked through."""
     logs = _of(stream)
+    contents = LogContents()
+    damage: str | None = None
     try:
-        for batch in logs.packets():
-            packets += batch.num_rows
-            registers += registers_in(batch)
-            ends = pc.min_max(batch["timestamp_us"].cast(pa.int64())).as_py()
-            first = ends["min"] if first is None else min(first, ends["min"])
-            last = ends["max"] if last is None else max(last, ends["max"])
-            pairs = pa.table({"type": batch["type"].dictionary_decode(), "src_id": batch["src_id"]})
-            found = pairs.group_by(["type", "src_id"]).aggregate([]).to_pylist()
-            sources |= {(row["type"], row["src_id"]) for row in found}
+        for log in logs.logs:
+            contents.add(log.contents())
     except TapelineError as error:
         damage = str(error)
+    first, last = contents.first_timestamp_us, contents.last_timestamp_us
     return {
         "wire": logs.wire,
         "segments": len(logs.logs),
         "open_segments": sum(segment.is_open for segment in logs.logs),
         "bytes": sum(segment.size() for segment in logs.logs),
-        "packets": packets,
-        "registers": registers,
-        "sources": [{"type": kind, "src_id": src_id} for kind, src_id in sorted(sources)],
+        "packets": contents.packets,
+        "registers": contents.registers,
+        "sources": [{"type": kind, "src_id": src_id} for kind, src_id in sorted(contents.sources)],
         "first_timestamp_us": first,
         "last_timestamp_us": last,
         "first_time": None if first is None else _iso(first),

@@ -12,9 +12,13 @@ crash leaves undone is made again from the log at the next start.
     }}})
 """
 
+from typing import TYPE_CHECKING, Any
+
 from tapeline.sinks._follow import Follower, LogPosition, SinkStatus
 from tapeline.sinks._manager import LogSource, SinkSet
-from tapeline.sinks._tables import json_lines, plain_batch, table_columns, table_writer
+
+if TYPE_CHECKING:
+    from tapeline.sinks._tables import json_lines, plain_batch, table_columns, table_writer
 
 __all__ = [
     "Follower",
@@ -27,3 +31,12 @@ __all__ = [
     "table_columns",
     "table_writer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # tables need pyarrow, whose import a recorder without tables does not wait for
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tapeline.sinks import _tables
+
+    return getattr(_tables, name)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import pyarrow as pa
-
 from tapeline import _native
-from tapeline.sinks._tables import TableWriter, table_writer
 
 if TYPE_CHECKING:
     import threading
     from pathlib import Path
 
     from tapeline._sink_settings import SinkConfig
+    from tapeline.sinks._tables import TableWriter
 
+_BESIDE = ("touch", "doubts")
 RouteLists = tuple[list[int] | None, list[int] | None, list[int] | None]
 
 
@@ -117,6 +116,12 @@ class _Table(_Plain):
     """A table file for each segment."""
 
     def __init__(self, sink: SinkConfig, wire: str) -> None:
+        # here, so that a recorder without tables does not load pyarrow, and one with tables not late
+        import pyarrow as pa
+
+        from tapeline.sinks._tables import table_writer
+
+        self._batch, self._open = pa.record_batch, table_writer
         self._sink = sink
         self._wire = wire
         self._writer: TableWriter | None = None
@@ -129,12 +134,12 @@ class _Table(_Plain):
         return not self._path(log).exists()
 
     def begin(self, log: Path) -> None:
-        self._writer = table_writer(self._sink, self._path(log), self._wire)
+        self._writer = self._open(self._sink, self._path(log), self._wire)
 
     def take(self, log: str, start: int, stop: int, read_bytes: int) -> Work:
         found = _native.register_rows(log, self._wire, start, stop, read_bytes, self.route)
         if found.rows and self._writer is not None:
-            self._writer.write(pa.record_batch(found))
+            self._writer.write(self._batch(found))
         return Work(found.next_offset, found.packets, found.rows, found.packet_bytes, found.broken)
 
     def end(self, log: Path) -> None:  # noqa: ARG002 - the protocol's form
@@ -164,17 +169,20 @@ class _Python(_Plain):
         self.route = sink.route.lists
         if sink.call is None:
             raise TypeError("a python sink has a function")
+        import pyarrow as pa
+
+        self._batch = pa.record_batch
         self._call = sink.call
 
     def take(self, log: str, start: int, stop: int, read_bytes: int) -> Work:
         found = _native.register_rows(log, self._wire, start, stop, read_bytes, self.route)
         if found.rows:
-            self._call(pa.record_batch(found))
+            self._call(self._batch(found))
         return Work(found.next_offset, found.packets, found.rows, found.packet_bytes, found.broken)
 
 
 class _Touch(_Plain):
-    """The touch index of each finished segment, which `history` uses."""
+    """The files that `history` and `image_at` use, of each finished segment that the recorder left without."""
 
     makes_files = 1
     linger_s = 1.0
@@ -183,23 +191,24 @@ class _Touch(_Plain):
         self._wire = wire
 
     def lacks(self, log: Path) -> bool:
-        return not log.with_name(f"{_stem(log)}.touch.bcsv").exists()
+        return not all(log.with_name(f"{_stem(log)}.{kind}.bcsv").exists() for kind in _BESIDE)
 
     def take(self, log: str, start: int, stop: int, read_bytes: int) -> Work:  # noqa: ARG002 - the protocol's form
         return Work(stop, 0, 0, 0, None)
 
     def end(self, log: Path) -> None:
-        # the segment before it is the one whose name sorts before
-        logs = sorted(log.parent.glob(f"*{log.suffix}"))
-        before = logs[logs.index(log) - 1] if log in logs[1:] else None
-        _native.register_touch(str(log), self._wire, None if before is None else str(before))
+        if self.lacks(log):
+            # the segment before it is the one whose name sorts before
+            logs = sorted(log.parent.glob(f"*{log.suffix}"))
+            before = logs[logs.index(log) - 1] if log in logs[1:] else None
+            _native.register_touch(str(log), self._wire, None if before is None else str(before))
         drop_orphans(log.parent, log.suffix)
 
 
 def drop_orphans(directory: Path, extension: str) -> None:
     """Remove the touch indexes of logs that retention took away."""
     stems = {_stem(path) for path in directory.glob(f"*{extension}")}
-    for kind in ("touch", "doubts"):
+    for kind in _BESIDE:
         for path in directory.glob(f"*.{kind}.bcsv"):
             if path.name.removesuffix(f".{kind}.bcsv") not in stems:
                 path.unlink(missing_ok=True)

@@ -112,19 +112,21 @@ fn sync_log(shared: &RegisterShared) -> io::Result<()> {
 }
 
 /// The image that a log leaves: the file, and what the log has beyond it; without a usable file, the newest segment
-/// that has received packets, which begins with all that was known.
+/// that has received packets, which begins with all that was known. Also whether it knows what is in doubt: keyframes
+/// do not tell.
 pub(super) fn load(
     dir: &Arc<dyn Dir>,
     kind: Kind,
     segments: &[SegmentEntry],
     limits: ImageLimits,
-) -> Result<RegisterImage> {
+) -> Result<(RegisterImage, bool)> {
     let usable = |from: &ImagePosition| {
         // Between it and the oldest segment something may have been evicted.
         let there = segments.iter().any(|s| s.number == from.segment);
         there || segments.iter().all(|s| s.number < from.segment)
     };
     let loaded = read_file(dir, limits).filter(|(_, from)| usable(from));
+    let certain = loaded.is_some() || segments.is_empty();
     let (mut image, from) = loaded.unwrap_or_else(|| {
         // One with nothing but keyframes may lack some: a kill came between them.
         let whole = segments.iter().rev().find(|s| s.frames > 0);
@@ -146,7 +148,7 @@ pub(super) fn load(
         apply(&mut image, kind, &*file, begin, segment.keyframe_bytes()).map_err(at)?;
     }
     image.begin_session();
-    Ok(image)
+    Ok((image, certain))
 }
 
 fn read_file(dir: &Arc<dyn Dir>, limits: ImageLimits) -> Option<(RegisterImage, ImagePosition)> {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tapeline_ring::{Block, Producer};
 use tapeline_wire::register::{
     Command, FramingLost, Kind, PacketCounters, PacketRef, PacketScanner, RegisterImage, Source,
+    TouchedGroups,
 };
 
 use super::shared::{RegIn, RegisterShared};
@@ -41,8 +42,14 @@ pub(super) struct LogBatch {
     pub(super) holes: Vec<Range<usize>>,
     /// Our own packets, not received ones.
     pub(super) keyframes: bool,
+    /// Which registers its packets list, by source.
+    pub(super) touched: Vec<(Source, Box<TouchedGroups>)>,
+    /// There are packets of which that is not known.
+    pub(super) touched_more: bool,
     /// The segment ends after this block.
     pub(super) ends_segment: bool,
+    /// Then: no register is in doubt at its end.
+    pub(super) certain: bool,
     /// Somebody waits for these bytes to be durable.
     pub(super) sync: bool,
     /// The core on which the block was filled.
@@ -89,6 +96,9 @@ pub(super) struct Intake {
     /// When the first packet of the block came.
     opened: Instant,
     image: RegisterImage,
+    /// Nothing is in doubt that the image does not know of, here and in this segment.
+    image_certain: bool,
+    segment_certain: bool,
     pub(super) counters: RegIn,
     packets: PacketCounters,
     rotation: Rotation,
@@ -104,7 +114,7 @@ impl Intake {
     pub(super) fn new(
         kind: Kind,
         producer: Producer<LogBatch>,
-        image: RegisterImage,
+        (image, image_certain): (RegisterImage, bool),
         rotation: Rotation,
         shared: Arc<RegisterShared>,
         share_core: bool,
@@ -117,6 +127,8 @@ impl Intake {
             filled: 0,
             opened: Instant::now(),
             image,
+            image_certain,
+            segment_certain: image_certain,
             counters: RegIn::default(),
             packets: PacketCounters::default(),
             rotation,
@@ -186,9 +198,13 @@ impl Intake {
         };
         let run = block.bytes().get(base..base + bytes).unwrap_or_default();
         let result = scanner.scan(run, end, &mut |packet| scan.packet(&packet));
-        let (next, syncs) = (scan.next, scan.syncs);
-        self.counters.unplaced += scan.unplaced;
+        let (next, syncs, unplaced) = (scan.next, scan.syncs, scan.unplaced);
+        self.counters.unplaced += unplaced;
         self.counters.replies += scan.replies;
+        if unplaced > 0 {
+            tag.touched_more = true;
+            self.segment_certain = false;
+        }
         block.tag = tag;
         let counted = scanner.take_counters();
         self.segment_bytes += counted.bytes_valid;
@@ -306,9 +322,11 @@ impl Intake {
         }
         if let Some(block) = self.block.as_mut() {
             block.tag.ends_segment = true;
+            block.tag.certain = self.segment_certain && !self.image.in_doubt();
         }
         self.segment_begun = None;
         self.segment_bytes = 0;
+        self.segment_certain = self.image_certain;
         self.publish(sync)?;
         self.producer.flush();
         Ok(())
@@ -320,6 +338,7 @@ impl Intake {
         };
         block.set_filled(self.filled);
         block.tag.sync = sync;
+        block.tag.touched = self.image.take_touched();
         block.tag.core = if self.share_core {
             tapeline_sys::cpu::current()
         } else {

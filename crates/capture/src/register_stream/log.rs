@@ -12,6 +12,7 @@ use tapeline_crc::Xxh64;
 use tapeline_ring::{Block, Consumer, Wait};
 use tapeline_wire::register::PacketScanner;
 
+use super::beside::Touched;
 use super::intake::{BLOCK, LogBatch};
 use super::segment::{LogSegment, Row, block_hash};
 use super::shared::{RegOut, RegisterShared, Written};
@@ -33,6 +34,7 @@ struct OpenRow {
     row: Row,
     registers: u64,
     hash: Xxh64,
+    touched: Touched,
     begun: Instant,
 }
 
@@ -143,6 +145,9 @@ impl LogWriter {
             self.append(&slices, tag)?;
         }
         if tag.ends_segment {
+            if let Some(segment) = self.segment.as_mut() {
+                segment.beside.certain = tag.certain;
+            }
             self.end_segment()?;
         }
         Ok(())
@@ -203,7 +208,7 @@ impl LogWriter {
             xxh64: block_hash(&slices.concat()),
             keyframe: true,
         };
-        self.write_row(&row, tag.registers)?;
+        self.write_row(&row, tag.registers, Touched::default())?;
         self.segment.as_ref().map_or(Ok(()), LogSegment::sync_index)
     }
 
@@ -223,6 +228,7 @@ impl LogWriter {
             },
             registers: 0,
             hash: Xxh64::default(),
+            touched: Touched::default(),
             begun: Instant::now(),
         });
         open.row.length += bytes;
@@ -230,6 +236,7 @@ impl LogWriter {
         open.row.first_us = open.row.first_us.min(tag.first_us);
         open.row.last_us = open.row.last_us.max(tag.last_us);
         open.registers += tag.registers;
+        open.touched.add(&tag.touched, tag.touched_more);
         for slice in slices {
             open.hash.update(slice);
         }
@@ -244,12 +251,12 @@ impl LogWriter {
             xxh64: open.hash.digest(),
             ..open.row
         };
-        self.write_row(&row, open.registers)
+        self.write_row(&row, open.registers, open.touched)
     }
 
-    fn write_row(&mut self, row: &Row, registers: u64) -> Result<()> {
+    fn write_row(&mut self, row: &Row, registers: u64, touched: Touched) -> Result<()> {
         match self.segment.as_mut() {
-            Some(segment) => segment.row(row, registers),
+            Some(segment) => segment.row(row, registers, touched),
             None => Ok(()),
         }
     }

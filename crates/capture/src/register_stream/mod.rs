@@ -10,6 +10,7 @@
 //! with everything before it on its connection, and it alone decides where a segment ends, so that the keyframes at the
 //! start of the next one are the image at exactly that place of the log.
 
+mod beside;
 mod image_store;
 mod inputs;
 mod intake;

@@ -178,7 +178,7 @@ fn held(disk: &SimDisk, what: &str) -> Held {
         let limits = ImageLimits::default();
         let loaded = image_store::load(&dir, Kind::Packet, &stream.segments, limits).unwrap();
         assert_eq!(
-            loaded.digest(),
+            loaded.0.digest(),
             held.digest,
             "{what}: the image of the next start"
         );

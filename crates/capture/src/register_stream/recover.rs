@@ -16,6 +16,13 @@ use crate::sink::segment::PART;
 
 /// Suffix of an index being rebuilt.
 const NEW: &str = ".new";
+/// Files beside a log that a kill left unfinished. What they would say is in the log.
+const LEFT_OPEN: [&str; 4] = [
+    ".idx.bcsv.part",
+    ".idx.bcsv.new",
+    ".touch.bcsv.part",
+    ".doubts.bcsv.part",
+];
 /// Bytes of a rebuilt index row.
 const BLOCK: u64 = 1 << 20;
 
@@ -49,11 +56,10 @@ pub(crate) fn recover_log(
     }
     let files: BTreeMap<String, u64> = list()?.into_iter().collect();
     for file in files.keys() {
-        if file
-            .strip_suffix(".idx.bcsv.part")
-            .or_else(|| file.strip_suffix(".idx.bcsv.new"))
-            .is_some_and(|stem| number_of(stem, name).is_some())
-        {
+        let stem = LEFT_OPEN
+            .iter()
+            .find_map(|suffix| file.strip_suffix(suffix));
+        if stem.is_some_and(|stem| number_of(stem, name).is_some()) {
             remove(dir, file)?;
         }
     }

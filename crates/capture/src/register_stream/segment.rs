@@ -12,6 +12,7 @@ use tapeline_bcsv::{
 };
 use tapeline_sys::clock;
 
+use super::beside::{Beside, Touched};
 use super::shared::RegisterShared;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -290,6 +291,7 @@ pub(super) struct LogSegment {
     digest: Digest,
     pub(super) bytes: u64,
     pub(super) account: LogAccount,
+    pub(super) beside: Beside,
 }
 
 impl LogSegment {
@@ -329,6 +331,7 @@ impl LogSegment {
             digest: Digest::new(),
             bytes: 0,
             account: LogAccount::default(),
+            beside: Beside::default(),
         })
     }
 
@@ -361,8 +364,9 @@ impl LogSegment {
         Ok(())
     }
 
-    pub(super) fn row(&mut self, row: &Row, registers: u64) -> Result<()> {
+    pub(super) fn row(&mut self, row: &Row, registers: u64, touched: Touched) -> Result<()> {
         self.account.add(row, registers);
+        self.beside.row(self.index.offset, row.length, touched);
         let written = self.index.row(row).and_then(|()| {
             if row.keyframe {
                 // Recovery knows our packets from received ones by these rows.
@@ -418,6 +422,10 @@ impl Closing for LogSegment {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|file| !Arc::ptr_eq(file, &self.data));
+        // Before the log has its name: whoever finds that looks for them, and makes those that are not there.
+        self.beside
+            .leave(&*self.dir, &self.stem)
+            .map_err(|e| Error::io("writing the touch index of", &path, e))?;
         for name in [&index_name, &name] {
             let from = format!("{name}{PART}");
             self.dir

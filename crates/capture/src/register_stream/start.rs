@@ -119,7 +119,7 @@ pub(crate) fn start(
     stop: &Stop,
     share_core: bool,
 ) -> Result<Started> {
-    let image = image_store::load(dir, kind, segments, ImageLimits::default())
+    let (image, image_certain) = image_store::load(dir, kind, segments, ImageLimits::default())
         .map_err(|e| e.of_stream(&stream.name))?;
     let urls = vec![bound.url(stream)];
     let shared = RegisterShared::new(stream, kind, urls, image.reader(), next_number);
@@ -138,7 +138,7 @@ pub(crate) fn start(
     let intake = Intake::new(
         kind,
         producer,
-        image,
+        (image, image_certain),
         rotation,
         Arc::clone(&shared),
         share_core,

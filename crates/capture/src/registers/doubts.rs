@@ -30,6 +30,17 @@ pub struct Doubt {
 /// As the operating system gave it.
 pub fn write(path: &Path, doubts: impl Iterator<Item = Doubt>) -> io::Result<()> {
     let part = path.with_extension("bcsv.part");
+    let mut file = encode(BufWriter::new(File::create(&part)?), doubts)?;
+    file.flush()?;
+    file.get_ref().sync_all()?;
+    std::fs::rename(&part, path)
+}
+
+/// Writes them to a file that is open.
+///
+/// # Errors
+/// As the file gave it.
+pub fn encode<W: Write>(file: W, doubts: impl Iterator<Item = Doubt>) -> io::Result<W> {
     let schema = Schema::from_pairs([
         ("type", ColumnType::UInt8),
         ("src_id", ColumnType::Int32),
@@ -37,7 +48,6 @@ pub fn write(path: &Path, doubts: impl Iterator<Item = Doubt>) -> io::Result<()>
         ("since_us", ColumnType::UInt64),
     ])
     .map_err(io::Error::other)?;
-    let file = BufWriter::new(File::create(&part)?);
     let options = WriteOptions::default();
     let mut rows = RowWriter::new(file, &schema, &options).map_err(io::Error::other)?;
     for doubt in doubts {
@@ -49,10 +59,7 @@ pub fn write(path: &Path, doubts: impl Iterator<Item = Doubt>) -> io::Result<()>
         ])
         .map_err(io::Error::other)?;
     }
-    let mut file = rows.finish().map_err(io::Error::other)?;
-    file.flush()?;
-    file.get_ref().sync_all()?;
-    std::fs::rename(&part, path)
+    rows.finish().map_err(io::Error::other)
 }
 
 /// Reads them; `None` when they are not there or not whole.

@@ -126,28 +126,11 @@ impl Sequences {
 /// As the operating system gave it.
 pub fn build(log: &Path, blocks: &[Block], kind: Kind, out: &Path) -> io::Result<Built> {
     let part = out.with_extension("bcsv.part");
-    let options = WriteOptions {
-        row_codec: RowCodec::Flat,
-        file_codec: FileCodec::Packet,
-        packet_bytes: 64 << 10,
-        ..WriteOptions::default()
-    };
-    let names: Vec<String> = (0..WORDS).map(|n| format!("g{n:02}")).collect();
-    let head = [
-        ("offset", ColumnType::UInt64),
-        ("length", ColumnType::UInt64),
-        ("type", ColumnType::UInt8),
-        ("src_id", ColumnType::Int32),
-    ];
-    let words = names.iter().map(|name| (name.as_str(), ColumnType::UInt64));
-    let schema = Schema::from_pairs(head.into_iter().chain(words)).map_err(io::Error::other)?;
-    let file = BufWriter::new(File::create(&part)?);
-    let mut rows = RowWriter::new(file, &schema, &options).map_err(io::Error::other)?;
+    let mut rows = TouchWriter::new(BufWriter::new(File::create(&part)?))?;
     let mut builder = TouchBuilder::default();
     let mut sequences = Sequences::default();
     let mut bytes = Vec::new();
     for block in blocks {
-        // without a row a block would have to be read, so a keyframe has one of a source that there is not
         read_range(log, block.offset, block.offset + block.length, &mut bytes)?;
         walk(kind, &bytes, |_, packet| {
             sequences.packet(packet, block.keyframe);
@@ -156,22 +139,9 @@ pub fn build(log: &Path, blocks: &[Block], kind: Kind, out: &Path) -> io::Result
             }
             true
         });
-        let mut touched = builder.take();
-        if touched.is_empty() {
-            touched.insert((u8::MAX, 0), Box::new([0; WORDS]));
-        }
-        for ((source_type, src_id), groups) in touched {
-            let mut row = vec![
-                Value::UInt64(block.offset),
-                Value::UInt64(block.length),
-                Value::UInt8(source_type),
-                Value::Int32(src_id),
-            ];
-            row.extend(groups.iter().map(|word| Value::UInt64(*word)));
-            rows.write_row(&row).map_err(io::Error::other)?;
-        }
+        rows.block(block.offset, block.length, &builder.take())?;
     }
-    let mut file = rows.finish().map_err(io::Error::other)?;
+    let mut file = rows.finish()?;
     file.flush()?;
     file.get_ref().sync_all()?;
     Ok(Built {
@@ -179,6 +149,76 @@ pub fn build(log: &Path, blocks: &[Block], kind: Kind, out: &Path) -> io::Result
         out: out.to_path_buf(),
         gaps: sequences.gaps,
     })
+}
+
+/// Writes the rows of a touch index, block by block.
+pub struct TouchWriter<W: Write> {
+    rows: RowWriter<W>,
+}
+
+impl<W: Write> TouchWriter<W> {
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// As the file gave it.
+    pub fn new(file: W) -> io::Result<Self> {
+        let options = WriteOptions {
+            row_codec: RowCodec::Flat,
+            file_codec: FileCodec::Packet,
+            packet_bytes: 64 << 10,
+            ..WriteOptions::default()
+        };
+        let names: Vec<String> = (0..WORDS).map(|n| format!("g{n:02}")).collect();
+        let head = [
+            ("offset", ColumnType::UInt64),
+            ("length", ColumnType::UInt64),
+            ("type", ColumnType::UInt8),
+            ("src_id", ColumnType::Int32),
+        ];
+        let words = names.iter().map(|name| (name.as_str(), ColumnType::UInt64));
+        let schema = Schema::from_pairs(head.into_iter().chain(words)).map_err(io::Error::other)?;
+        let rows = RowWriter::new(file, &schema, &options).map_err(io::Error::other)?;
+        Ok(Self { rows })
+    }
+
+    /// What one block touches.
+    ///
+    /// # Errors
+    /// As the file gave it.
+    pub fn block(
+        &mut self,
+        offset: u64,
+        length: u64,
+        touched: &BTreeMap<SourceKey, Box<Groups>>,
+    ) -> io::Result<()> {
+        // Without a row a block would have to be read, so one that touches nothing has a row of a source that there is
+        // not.
+        let nothing = BTreeMap::from([((u8::MAX, 0), Box::new([0; WORDS]))]);
+        let touched = if touched.is_empty() {
+            &nothing
+        } else {
+            touched
+        };
+        for (&(source_type, src_id), groups) in touched {
+            let mut row = vec![
+                Value::UInt64(offset),
+                Value::UInt64(length),
+                Value::UInt8(source_type),
+                Value::Int32(src_id),
+            ];
+            row.extend(groups.iter().map(|word| Value::UInt64(*word)));
+            self.rows.write_row(&row).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// As the file gave it.
+    pub fn finish(self) -> io::Result<W> {
+        self.rows.finish().map_err(io::Error::other)
+    }
 }
 
 /// The rows of a touch index that matter to one register.

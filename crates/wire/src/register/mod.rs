@@ -19,7 +19,7 @@ pub use decoder::PacketDecoder;
 pub use encode::{EncodeError, PacketFields, encode_packet, encode_simple};
 pub use image::{
     Applied, ImageFileError, ImageLimits, ImagePosition, ImageReader, PAGE_REGISTERS,
-    RegisterImage, RegisterState, SourceImage, decode_image, encode_image,
+    RegisterImage, RegisterState, SourceImage, TouchedGroups, decode_image, encode_image,
 };
 pub use ledger::{ClosedCounters, RegisterLedger};
 pub use packet::{

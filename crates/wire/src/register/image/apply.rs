@@ -1,12 +1,15 @@
 //! One packet on its way into one source: runs of neighbours are found and set as wholes.
 
 use super::super::packet::{PacketRef, four_from, mark_bits, run_bytes};
-use super::Applied;
 use super::page::{PAGE_REGISTERS, PAGE_WORDS, Page};
 use super::source::{PAGES, SourceImage};
+use super::{Applied, TouchedGroups};
 
 /// Runs of consecutive offsets shorter than this are not worth looking for.
 const MIN_RUN: usize = 16;
+
+/// Registers that share a bit of [`TouchedGroups`].
+const GROUP: usize = 16;
 
 /// One packet on its way into one source.
 pub(super) struct Run<'a> {
@@ -16,6 +19,7 @@ pub(super) struct Run<'a> {
     pub(super) pages: &'a mut usize,
     pub(super) max_pages: usize,
     pub(super) applied: &'a mut Applied,
+    pub(super) touched: &'a mut TouchedGroups,
 }
 
 impl<'a> Run<'a> {
@@ -47,6 +51,7 @@ impl<'a> Run<'a> {
             }
             let taken = if four.is_some() { 4 } else { 1 };
             (control, data) = (past(control, taken), past(data, taken));
+            self.touched[number % PAGES] |= 1 << (usize::from(offset) % PAGE_REGISTERS / GROUP);
             let Some((page, doubted)) = page else {
                 self.applied.refused += taken;
                 continue;
@@ -69,6 +74,10 @@ impl<'a> Run<'a> {
         while !rest.is_empty() {
             let here = (PAGE_REGISTERS - offset % PAGE_REGISTERS).min(rest.len() / 2);
             let (part, after) = rest.split_at(2 * here);
+            mark_bits(
+                self.touched,
+                offset / GROUP..(offset + here).div_ceil(GROUP),
+            );
             match self.page(offset / PAGE_REGISTERS) {
                 Some((page, doubted)) => self.set_in_page(page, doubted, offset, part),
                 None => self.applied.refused += u32::try_from(here).unwrap_or(u32::MAX),
@@ -123,6 +132,8 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn forget_all_but(&mut self, packet: &PacketRef<'_>) {
+        // What is not listed becomes unknown.
+        self.touched.fill(u64::MAX);
         let mut listed = [0_u64; PAGES * PAGE_WORDS];
         for (first, values) in packet.runs() {
             let first = usize::from(first);

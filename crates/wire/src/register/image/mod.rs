@@ -27,7 +27,7 @@ use apply::Run;
 pub use file::{ImageFileError, ImagePosition, decode_image, encode_image};
 pub use page::PAGE_REGISTERS;
 pub use reader::ImageReader;
-use source::Restored;
+use source::{PAGES, Restored};
 pub use source::{RegisterState, SourceImage};
 
 /// What bounds an image.
@@ -60,10 +60,15 @@ pub struct Applied {
     pub sequence: Option<SeqVerdict>,
 }
 
+/// Which registers were listed: bit `b` of word `w` stands for the 16 from `16 * (64 * w + b)` on.
+pub type TouchedGroups = [u64; PAGES];
+
 #[derive(Debug)]
 struct Writer {
     image: Arc<SourceImage>,
     tracker: SeqTracker,
+    /// What was listed since it was last taken.
+    touched: Option<Box<TouchedGroups>>,
 }
 
 /// The image, for the thread that writes it.
@@ -77,6 +82,8 @@ pub struct RegisterImage {
     last: usize,
     pages: usize,
     sequence: SeqCounters,
+    /// Places of sources with something touched.
+    touched: Vec<usize>,
 }
 
 impl Default for RegisterImage {
@@ -97,6 +104,7 @@ impl RegisterImage {
             last: 0,
             pages: 0,
             sequence: SeqCounters::default(),
+            touched: Vec::new(),
         }
     }
 
@@ -167,12 +175,17 @@ impl RegisterImage {
             missed = between || matches!(verdict, SeqVerdict::Gap { .. });
         }
         image.arrived(writer.tracker.last(), packet.timestamp_us, missed);
+        let touched = writer.touched.get_or_insert_with(|| {
+            self.touched.push(place);
+            Box::new([0; PAGES])
+        });
         let mut run = Run {
             image,
             time_us: packet.timestamp_us,
             gap: image.gaps(),
             pages: &mut self.pages,
             max_pages: self.limits.max_pages,
+            touched,
             applied: &mut applied,
         };
         run.set(packet);
@@ -256,9 +269,28 @@ impl RegisterImage {
     /// Counts sequences from here on: what was applied before was of an earlier session.
     pub fn begin_session(&mut self) {
         self.sequence = SeqCounters::default();
+        self.take_touched();
         for writer in &mut self.writers {
             writer.tracker = SeqTracker::default();
         }
+    }
+
+    /// Which registers the packets of each source listed since this was last called, in no order; a FULL touches all.
+    /// Packets of sources that found no place are not in it.
+    pub fn take_touched(&mut self) -> Vec<(Source, Box<TouchedGroups>)> {
+        let places = self.touched.drain(..);
+        let taken = places.filter_map(|place| {
+            let writer = self.writers.get_mut(place)?;
+            Some((writer.image.source(), writer.touched.take()?))
+        });
+        taken.collect()
+    }
+
+    /// Whether there may be registers that a lost packet has changed: some source had no FULL since its last gap.
+    #[must_use]
+    pub fn in_doubt(&self) -> bool {
+        let mut sources = self.writers.iter().map(|writer| &writer.image);
+        sources.any(|image| image.unknown_since_us().is_some())
     }
 
     #[inline]
@@ -282,6 +314,7 @@ impl RegisterImage {
         self.writers.push(Writer {
             image,
             tracker: SeqTracker::default(),
+            touched: None,
         });
         Some(place)
     }
