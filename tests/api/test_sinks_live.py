@@ -334,6 +334,31 @@ def test_retention_waits_for_the_archive(tmp_path):
     assert tapeline.open_recording(tmp_path).verify().ok
 
 
+def test_what_a_full_disk_took_before_a_sink_had_read_it_is_counted(tmp_path):
+    """As `on_low_disk = "evict"` does: it asks no sink, for the log goes on or nothing does."""
+    sent, go, got = Sent(), threading.Event(), []
+
+    def slow(batch):
+        assert go.wait(60)
+        got.append(batch)
+
+    recorder = tapeline.Recorder(config(tmp_path, [slow], rotate_bytes=5_000))
+    with recorder, connect(recorder) as client:
+        client.sendall(sent.some(300, 20))
+        stored(recorder, sent.packets)
+        log = tmp_path / "rack"
+        until(recorder, lambda: len(list(log.glob("*.pkt"))) >= 5)
+        third = sorted(log.glob("*.pkt"))[2]
+        taken = tapeline.registers.scan_log(third)
+        rows = sum(batch.num_rows for batch in taken)
+        third.unlink()
+        go.set()
+    [sink] = recorder.sinks()["rack"]
+    assert (sink.segments_missed, sink.error) == (1, None)
+    assert sink.rows == sum(batch.num_rows for batch in got) == len(sent.table()) - rows
+    assert recorder.summary()["lost_anything"]
+
+
 def test_retention_is_applied_when_the_last_sink_is_done(tmp_path):
     sent, go = Sent(), threading.Event()
     sinks = [lambda _batch: go.wait(60), "csv"]

@@ -490,3 +490,35 @@ def test_a_running_recorder_is_queried_from_the_command_line(tmp_path):
     assert (some.returncode, everything.returncode, nothing.returncode) == (0, 0, 1)
     found = [json.loads(r.stdout)["sources"][0]["registers"] for r in (some, everything)]
     assert [sorted(f) for f in found] == [[[4096, 1], [4097, 2]], [[5, 3], [4096, 1], [4097, 2]]]
+
+
+def test_a_thousand_slow_clients_hold_up_nobody(tmp_path):
+    """With 1,024 connections: one works while the others send a byte in its whole life, or never read a reply."""
+    every = wire.encode_packet(range(9_000), range(9_000), src_id=5, type=2, cmd=1)
+    asks = wire.encode_packet(cmd=wire.Command.QUERY, src_id=5, type=2) * 30
+    cut = wire.encode_packet(range(10), range(10), src_id=9, type=2)
+    with tapeline.Recorder(config(tmp_path, max_buffer_bytes=65_536)) as recorder, connect(recorder) as good:
+        good.sendall(every)
+        synced(good)
+        slow = [connect(recorder) for _ in range(1023)]
+        for client in slow[::2]:
+            client.sendall(cut[:1])
+        deaf = slow[1::2]
+        for client in deaf:
+            client.sendall(asks)
+        sent = [b"".join(packets(n, 2_000)) for n in range(20)]
+        for n, part in enumerate(sent):
+            good.sendall(part)
+            synced(good)
+            for client in slow[::2][n * 25 : n * 25 + 25]:
+                client.sendall(cut[1:2])
+        wait_until(lambda: recorder.ledger()["rack"].queries == 30 * len(deaf))
+        assert recorder.ledger()["rack"].clients_accepted == 1024
+        for client in slow:
+            client.close()
+        good.sendall(wire.encode_packet(cmd=wire.Command.QUERY, src_id=1, type=2))
+        assert receive(good)[0].registers == image_of(b"".join(sent)).registers(2, 1)
+    ledger = recorder.ledger()["rack"]
+    assert not ledger.broken_laws()
+    assert ledger.packets_stored == 1 + 21 + 40_000 + 30 * len(deaf) + 1
+    assert not ledger.packets_refused

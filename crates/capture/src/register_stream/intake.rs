@@ -22,8 +22,11 @@ use crate::receive::WriterGone;
 
 /// Bytes of a block, and so of an index row (spec/register-packets.md 3: up to 1 MiB).
 pub(super) const BLOCK: usize = 1 << 20;
-/// Most bytes to ask of a client at once: the others have their turn soon, and the bytes are scanned in cache.
+/// Most bytes to ask of a client at once while others have something to say: they have their turn soon.
 pub(super) const READ: usize = 128 << 10;
+/// And of one that is alone: each read costs an acknowledgement, and with it work of the sender's side. Measured: 0.40
+/// CPU s/GB against 0.48 with `READ`.
+pub(super) const READ_ALONE: usize = 512 << 10;
 /// Room below which a new block is begun.
 const LEAST_ROOM: usize = 16 << 10;
 /// How long a packet may wait in a block that is not full.

@@ -16,7 +16,7 @@ use tapeline_wire::register::{
     Command, FramingLost, PacketFields, PacketScanner, Source, encode_packet,
 };
 
-use super::intake::{Answers, Intake, READ};
+use super::intake::{Answers, Intake, READ, READ_ALONE};
 use crate::error::Error;
 use crate::receive::{WriterGone, now_ns};
 use crate::source::{DRAIN_BYTES, Ended, Stop};
@@ -193,6 +193,7 @@ impl EventLoop {
     }
 
     fn round(&mut self, events: &[Event]) -> Result<(), Stopped> {
+        let most = if events.len() == 1 { READ_ALONE } else { READ };
         for event in events {
             if event.token == LISTENER {
                 self.accept();
@@ -202,7 +203,7 @@ impl EventLoop {
                 self.send(event.token);
             }
             if event.readable {
-                self.read(event.token)?;
+                self.read(event.token, most)?;
             }
         }
         Ok(())
@@ -326,7 +327,7 @@ impl EventLoop {
         }
     }
 
-    fn read(&mut self, token: u64) -> Result<(), Stopped> {
+    fn read(&mut self, token: u64, most: usize) -> Result<(), Stopped> {
         let Some(client) = self.clients.get_mut(&token) else {
             return Ok(());
         };
@@ -337,7 +338,7 @@ impl EventLoop {
             let space = self.intake.space(held + 64)?;
             let (head, rest) = space.split_at_mut(held.min(space.len()));
             head.copy_from_slice(client.pending.get(..head.len()).unwrap_or_default());
-            let most = rest.len().min(READ);
+            let most = rest.len().min(most);
             read_some(&mut client.stream, rest.get_mut(..most).unwrap_or_default())
         };
         match outcome {
