@@ -62,14 +62,16 @@ class RegisterSegment:
         """Bytes at its start that are the recorder's own FULL packets."""
         return registers.keyframe_bytes(self.path, self._files)
 
-    def contents(self) -> LogContents:
-        """What was received into it: as the manifest, the index and the touch index tell where they fit, else read.
+    def count_into(self, total: LogContents) -> None:
+        """Add what was received: as the manifest, the index and the touch index tell where they fit, else read.
 
         Raises:
-            TapelineError: It had to be read, and something in it is no packet.
+            TapelineError: It had to be read, and something in it is no packet; what comes before that is added.
             OSError: As the operating system gave it.
         """
-        return self._told() or self._counted()
+        told = self._told()
+        for part in self._counted() if told is None else [told]:
+            total.add(part)
 
     def _told(self) -> LogContents | None:
         import pyarrow.compute as pc
@@ -102,19 +104,17 @@ class RegisterSegment:
             pc.max(received["last_timestamp_us"]).as_py(),
         )
 
-    def _counted(self) -> LogContents:
+    def _counted(self) -> Iterator[LogContents]:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        contents = LogContents()
         for batch in registers.scan_files(self._files, self.path, rows=False):
             ends = pc.min_max(batch["timestamp_us"].cast(pa.int64())).as_py()
             sets = batch.filter(pc.less_equal(batch["cmd"], _FULL))
             pairs = pa.table({"type": sets["type"].dictionary_decode(), "src_id": sets["src_id"]})
             found = pairs.group_by(["type", "src_id"]).aggregate([]).to_pylist()
             sources = {(row["type"], row["src_id"]) for row in found}
-            contents.add(LogContents(batch.num_rows, registers_in(batch), sources, ends["min"], ends["max"]))
-        return contents
+            yield LogContents(batch.num_rows, registers_in(batch), sources, ends["min"], ends["max"])
 
     def blocks(self) -> pa.Table:
         """Its index (spec/register-packets.md 3), made up for from the packets where it ends; times in µs and ns."""

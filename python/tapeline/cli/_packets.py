@@ -28,7 +28,7 @@ def stream_facts(stream: Stream) -> dict[str, Any]:
     damage: str | None = None
     try:
         for log in logs.logs:
-            contents.add(log.contents())
+            log.count_into(contents)
     except TapelineError as error:
         damage = str(error)
     first, last = contents.first_timestamp_us, contents.last_timestamp_us
