@@ -197,7 +197,7 @@ class Report:
                 name,
                 f"{e['value']:,.3g} {e['unit']}",
                 f"{e['sense']} {e['limit']:g}",
-                "kept" if e["kept"] else "**missed**",
+                ("kept" if e["kept"] else "**missed**") + (f"; {e['remark']}" if "remark" in e else ""),
             ]
             for name, e in stored["results"].items()
         ]

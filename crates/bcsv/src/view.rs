@@ -95,19 +95,26 @@ impl<'a> ColumnView<'a> {
 
     #[inline]
     fn string(&self, row: usize) -> &'a [u8] {
-        match *self {
+        let (bytes, len) = self.string_in_place(row);
+        bytes.get(..len).unwrap_or_default()
+    }
+
+    /// A string with all bytes behind it, and its length.
+    #[inline]
+    fn string_in_place(&self, row: usize) -> (&'a [u8], usize) {
+        let (bytes, from, to) = match *self {
             Self::String { offsets, bytes } => match offsets.get(row..) {
-                Some([from, to, ..]) => bytes
-                    .get(index((*from).into())..index((*to).into()))
-                    .unwrap_or_default(),
-                _ => &[],
+                Some([from, to, ..]) => (bytes, index((*from).into()), index((*to).into())),
+                _ => return (&[], 0),
             },
             Self::LargeString { offsets, bytes } => match offsets.get(row..) {
-                Some([from, to, ..]) => bytes.get(index(*from)..index(*to)).unwrap_or_default(),
-                _ => &[],
+                Some([from, to, ..]) => (bytes, index(*from), index(*to)),
+                _ => return (&[], 0),
             },
-            _ => &[],
-        }
+            _ => return (&[], 0),
+        };
+        let rest = bytes.get(from..).unwrap_or_default();
+        (rest, to.saturating_sub(from).min(rest.len()))
     }
 
     /// Eight bools from `row` on.
@@ -235,6 +242,13 @@ impl RowStrings for ViewStrings<'_, '_> {
         self.columns
             .get(i)
             .map_or(&[], |column| column.string(self.row))
+    }
+
+    #[inline]
+    fn string_in_place(&self, i: usize) -> (&[u8], usize) {
+        self.columns
+            .get(i)
+            .map_or((&[], 0), |column| column.string_in_place(self.row))
     }
 }
 

@@ -29,9 +29,27 @@ pub(super) fn encode(layout: &Layout, image: &[u8], strings: &impl RowStrings, o
         out.extend_from_slice(&len.to_le_bytes());
     }
     for i in 0..layout.strings {
-        out.extend_from_slice(strings.string(i));
+        append_string(strings.string_in_place(i), out);
     }
 }
+
+/// Append the first `len` bytes. Short strings are copied 16 bytes at a time if there is enough behind them, and cut to
+/// length: a copy of a fixed size is an instruction, one of any size a call.
+#[inline]
+fn append_string((bytes, len): (&[u8], usize), out: &mut Vec<u8>) {
+    if len > SHORT_BYTES || bytes.len() < len.next_multiple_of(16) {
+        out.extend_from_slice(bytes.get(..len).unwrap_or_default());
+        return;
+    }
+    let end = out.len() + len;
+    for piece in bytes.as_chunks::<16>().0.iter().take(len.div_ceil(16)) {
+        out.extend_from_slice(piece);
+    }
+    out.truncate(end);
+}
+
+/// Longest string that is copied in pieces.
+const SHORT_BYTES: usize = 64;
 
 /// Decode a row into its image and strings.
 pub(super) fn decode(
