@@ -24,12 +24,19 @@ pub(super) fn encode(layout: &Layout, image: &[u8], strings: &impl RowStrings, o
         }
     }
     out.extend_from_slice(image.get(from..to).unwrap_or_default());
+    let mut length_at = out.len();
+    out.resize(length_at + 2 * layout.strings, 0);
     for i in 0..layout.strings {
-        let len = u16::try_from(strings.string(i).len()).unwrap_or(u16::MAX);
-        out.extend_from_slice(&len.to_le_bytes());
-    }
-    for i in 0..layout.strings {
-        append_string(strings.string_in_place(i), out);
+        let string = strings.string_in_place(i);
+        let len = u16::try_from(string.1).unwrap_or(u16::MAX);
+        if let Some(to) = out
+            .get_mut(length_at..)
+            .and_then(|rest| rest.first_chunk_mut())
+        {
+            *to = len.to_le_bytes();
+        }
+        length_at += 2;
+        append_string(string, out);
     }
 }
 
