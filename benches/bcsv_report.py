@@ -82,7 +82,10 @@ class Report:
         )
         rows = []
         for profile in self.profiles:
-            cells = [profile]
+            found = [results[name] for codec in ROW_CODECS if (name := f"{profile}/{codec}") in results]
+            if not found:
+                continue
+            cells = [profile, f"{found[0]['rows']:,}"]
             for codec in ROW_CODECS:
                 entry = results.get(f"{profile}/{codec}")
                 if entry is None:
@@ -91,7 +94,7 @@ class Report:
                 size_ratio = entry["bytes"]["ours"] / entry["bytes"]["theirs"]
                 cells += [f"{ratio(entry, 'read'):.2f}", f"{ratio(entry, 'write'):.2f}", f"{size_ratio:.3f}"]
             rows.append(cells)
-        head = ["profile", *(f"{codec} {what}" for codec in ROW_CODECS for what in ("read", "write", "size"))]
+        head = ["profile", "rows", *(f"{codec} {what}" for codec in ROW_CODECS for what in ("read", "write", "size"))]
         self.table(head, rows)
         means = [f"{kind} {geometric(ratio(e, kind) for e in results.values()):.2f}x" for kind in ("read", "write")]
         self.lines.append(f"Geometric mean over {len(results)} pairs: {', '.join(means)}.\n")
@@ -205,10 +208,10 @@ class Report:
 
     def write(self) -> None:
         """All sections to the page."""
-        for size in ("M", "S", "L"):
+        for size in ("M", "S", "L", "XL"):
             for threads in (2, 1):
                 self.pairs(size, threads)
-        for size in ("M", "S", "L"):
+        for size in ("M", "S", "L", "XL"):
             self.contenders(size, 2)
         self.rows()
         self.access()

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SIZES = {"S": 10_000, "M": 100_000, "L": 500_000, "XL": 2_000_000}
-TABLE_BYTES = 120_000_000  # wide profiles get fewer rows, so that a run fits into memory and a minute
+# Wide profiles get fewer rows, so that a run fits into memory and a minute.
+TABLE_BYTES = {"S": 120_000_000, "M": 120_000_000, "L": 240_000_000, "XL": 480_000_000}
 ROW_CODECS = ("flat", "zoh", "delta")
 # Floors of issue 3, as geometric means over all profiles and row codecs; per (threads, direction).
 FLOORS = {(2, "read"): 3.0, (2, "write"): 2.5, (1, "read"): 2.0, (1, "write"): 1.7}
@@ -58,7 +59,7 @@ SIZES_MOST = {"ours, full packets": 1.02, "ours": 1.05}
 def table_of(profile: str, size: str) -> pa.Table:
     """The profile's table, cut where it would get too large."""
     per_row = max(generate(profile, 1000).nbytes / 1000, 1)
-    return generate(profile, min(SIZES[size], int(TABLE_BYTES / per_row)))
+    return generate(profile, min(SIZES[size], int(TABLE_BYTES[size] / per_row)))
 
 
 def best(turns: dict[str, Callable[[], object]], repeat: int) -> dict[str, float]:
@@ -558,9 +559,9 @@ def store(suite: str, results: dict, args: argparse.Namespace) -> dict:
     old: dict = json.loads(path.read_text()) if path.exists() and suite in IN_PARTS else {"results": {}, "commits": {}}
     merged = {**old["results"], **results}
     commits = {**old["commits"], **dict.fromkeys(results, about["commit"])}
-    repeat = min(args.repeat, old.get("repeat", args.repeat))
-    options = {"size": args.size, "threads": args.threads, "repeat": repeat}
-    content = {**about, **options, "commits": commits, "results": merged}
+    rounds = {**old.get("rounds", {}), **dict.fromkeys(results, args.repeat)}
+    options = {"size": args.size, "threads": args.threads, "repeat": min(rounds.values())}
+    content = {**about, **options, "commits": commits, "rounds": rounds, "results": merged}
     path.write_text(json.dumps(content, indent=1) + "\n")
     return merged
 
