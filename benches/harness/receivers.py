@@ -59,7 +59,7 @@ class Tapeline(Receiver):
         defaults = {"rotate_bytes": SEGMENT_BYTES, "gro": gro, **self._settings}
         if receive_buffer is not None:
             defaults["receive_buffer_bytes"] = receive_buffer
-        lines = [f"keep_segments = {KEEP_SEGMENTS}", "min_free_bytes = 0", "[defaults]"]
+        lines = ["min_free_bytes = 0", "[defaults]", f"keep_segments = {KEEP_SEGMENTS}"]
         lines += [f"{key} = {json.dumps(value)}" for key, value in defaults.items()]
         lines += ["[streams]", *(f"ch{number} = {json.dumps(source)}" for number, source in enumerate(sources))]
         config = out / "config.toml"
