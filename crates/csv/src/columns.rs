@@ -1,44 +1,8 @@
-//! Helpers for the columns of `tapeline-bcsv`: cut, borrow, sum up.
+//! Helpers for the columns of `tapeline-bcsv`: borrow, sum up.
 
 use tapeline_bcsv::{Column, ColumnView};
 
 use crate::infer::{Summary, fits_f32, fits_f64};
-
-macro_rules! each_vec {
-    ($column:expr, $values:ident => $numbers:expr, $bits:ident => $bools:expr, $text:ident => $strings:expr) => {
-        match $column {
-            Column::Bool($bits) => $bools,
-            Column::UInt8($values) => $numbers,
-            Column::UInt16($values) => $numbers,
-            Column::UInt32($values) => $numbers,
-            Column::UInt64($values) => $numbers,
-            Column::Int8($values) => $numbers,
-            Column::Int16($values) => $numbers,
-            Column::Int32($values) => $numbers,
-            Column::Int64($values) => $numbers,
-            Column::Float($values) => $numbers,
-            Column::Double($values) => $numbers,
-            Column::String($text) => $strings,
-        }
-    };
-}
-
-/// Cut a column to its first rows.
-pub(crate) fn truncate(column: &mut Column, rows: usize) {
-    each_vec!(column, values => values.truncate(rows), bits => {
-        if rows < bits.len {
-            bits.bytes.truncate(rows.div_ceil(8));
-            if let (Some(last), 1..) = (bits.bytes.last_mut(), rows % 8) {
-                *last &= (1 << (rows % 8)) - 1;
-            }
-            bits.len = rows;
-        }
-    }, text => {
-        text.offsets.truncate(rows + 1);
-        let end = text.offsets.last().and_then(|at| usize::try_from(*at).ok()).unwrap_or(0);
-        text.bytes.truncate(end);
-    });
-}
 
 /// Borrow a column for writing.
 pub(crate) fn view(column: &Column) -> ColumnView<'_> {

@@ -88,21 +88,20 @@ fn digits(bytes: &[u8], at: usize, mantissa: &mut u64, whole: &mut bool) -> usiz
     digits_singly(bytes, end, mantissa, whole)
 }
 
-pub(crate) const POWERS_OF_TEN: [u64; 9] = [
-    1,
-    10,
-    100,
-    1_000,
-    10_000,
-    100_000,
-    1_000_000,
-    10_000_000,
-    100_000_000,
-];
+/// The powers of ten that fit 64 bits.
+pub(crate) const POWERS_OF_TEN: [u64; 20] = {
+    let mut powers = [1; 20];
+    let mut n = 1;
+    while n < 20 {
+        powers[n] = 10 * powers[n - 1];
+        n += 1;
+    }
+    powers
+};
 
 /// How many of eight bytes are digits before the first that is none, and their value.
 #[inline(always)]
-pub(crate) fn up_to_eight(bytes: [u8; 8]) -> (usize, u64) {
+fn up_to_eight(bytes: [u8; 8]) -> (usize, u64) {
     // As values; the lowest byte is the first.
     let values = u64::from_le_bytes(bytes) ^ 0x3030_3030_3030_3030;
     // The top bit of each byte that is more than 9.
@@ -111,11 +110,28 @@ pub(crate) fn up_to_eight(bytes: [u8; 8]) -> (usize, u64) {
     let count = others.trailing_zeros() / 8;
     // Zeros in front, in place of what is behind.
     let values = values.checked_shl(64 - 8 * count).unwrap_or(0);
+    (count as usize, value_of(values))
+}
+
+/// The value of the `len` digits (1 to 8) that end before `end`; `None` if they are none, or eight bytes before `end`
+/// are not there.
+#[inline(always)]
+pub(crate) fn digits_ending(text: &[u8], end: usize, len: usize) -> Option<u64> {
+    let eight = text.get(..end)?.last_chunk::<8>()?;
+    let shift = (64_usize).wrapping_sub(8 * len) & 63;
+    let values = (u64::from_le_bytes(*eight) ^ 0x3030_3030_3030_3030) & (u64::MAX << shift);
+    let others = (values.wrapping_add(0x7676_7676_7676_7676) | values) & 0x8080_8080_8080_8080;
+    (others == 0).then(|| value_of(values))
+}
+
+/// The number that eight digits make, the first in the lowest byte.
+#[inline(always)]
+fn value_of(values: u64) -> u64 {
     let pairs = values.wrapping_mul(10).wrapping_add(values >> 8);
     let fours = (pairs & 0x0000_00FF_0000_00FF)
         .wrapping_mul(0x000F_4240_0000_0064)
         .wrapping_add(((pairs >> 16) & 0x0000_00FF_0000_00FF).wrapping_mul(0x0000_2710_0000_0001));
-    (count as usize, fours >> 32)
+    fours >> 32
 }
 
 /// The same one by one, watching for what 64 bits cannot hold.
@@ -161,7 +177,7 @@ const POWERS_64: [f64; 23] = [
 const POWERS_32: [f32; 11] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10];
 
 /// The double nearest to the text, and whether it keeps it. `text` is what `decimal` was found in.
-#[inline]
+#[inline(always)]
 pub(crate) fn double(decimal: &Decimal, text: &[u8], point: u8) -> (f64, bool) {
     if decimal.mantissa < 1 << 52 && decimal.whole {
         let power = usize::try_from(decimal.exponent.unsigned_abs()).unwrap_or(usize::MAX);
@@ -197,8 +213,8 @@ fn double_slowly(decimal: &Decimal, text: &[u8], point: u8) -> (f64, bool) {
 
 /// The double nearest to a decimal of many digits, as `repr` and `%.17g` print them, if it keeps it; `None` where that
 /// takes a closer look. Exact: a first guess is put right by comparing `guess * 10^power` with the digits, and both fit
-/// 128 bits, for a guess has 53 bits and the power of ten at most 74.
-#[inline]
+/// 127 bits, for a guess has 53 bits and the power of ten at most 74.
+#[inline(always)]
 fn double_of_many_digits(decimal: &Decimal) -> Option<(f64, bool)> {
     let power = usize::try_from(decimal.exponent.unsigned_abs()).ok()?;
     if decimal.exponent > 0 || !decimal.whole || decimal.mantissa >= 1 << 63 {
@@ -212,9 +228,12 @@ fn double_of_many_digits(decimal: &Decimal) -> Option<(f64, bool)> {
     if !(1..=126).contains(&shift) || exponent == 0 {
         return None;
     }
-    let unit = i128::from(10_u64.pow(u32::try_from(power.min(19)).ok()?))
-        * i128::from(10_u64.pow(u32::try_from(power.saturating_sub(19)).ok()?));
-    let wanted = i128::from(decimal.mantissa).checked_mul(1 << shift)?;
+    let unit = i128::from(*POWERS_OF_TEN.get(power.min(19))?)
+        * i128::from(*POWERS_OF_TEN.get(power.saturating_sub(19))?);
+    if decimal.mantissa.leading_zeros() < shift.saturating_sub(62) {
+        return None;
+    }
+    let wanted = i128::from(decimal.mantissa) << shift;
     let mut off = digits * unit - wanted;
     if 2 * off > unit {
         (digits, off) = (digits - 1, off - unit);
@@ -237,7 +256,7 @@ fn double_of_many_digits(decimal: &Decimal) -> Option<(f64, bool)> {
 const MANTISSA: u64 = (1 << 52) - 1;
 
 /// The binary32 nearest to the text, and whether it keeps it.
-#[inline]
+#[inline(always)]
 pub(crate) fn float(decimal: &Decimal, text: &[u8], point: u8) -> (f32, bool) {
     if decimal.mantissa < 1 << 30 && decimal.whole {
         let power = usize::try_from(decimal.exponent.unsigned_abs()).unwrap_or(usize::MAX);
@@ -264,7 +283,7 @@ pub(crate) fn float(decimal: &Decimal, text: &[u8], point: u8) -> (f32, bool) {
 }
 
 /// By way of a double; `None` where rounding twice could differ from rounding once, or the answer is not clear.
-#[inline]
+#[inline(always)]
 fn float_by_double(decimal: &Decimal, power: f64) -> Option<(f32, bool)> {
     #[allow(clippy::cast_precision_loss)] // below 2^30
     let digits = decimal.mantissa as f64;

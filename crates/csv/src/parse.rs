@@ -1,21 +1,27 @@
 //! A chunk of whole records to columns: the hot loop.
 //!
-//! Every cell is tried in the form that programs print for its column's type, straight from the bytes and without
-//! looking for its end first. Whatever that does not take goes the slow way: the cell is cut out, unquoted, and either
-//! stored or refused. A refused cell of a column whose type was inferred is a [`Failure::Misfit`], which asks for a wider
-//! type; one of a column whose type was given is an error.
+//! Some records at a time are cut into cells, and the cells stored column by column, each tried in the form that programs
+//! print for its column's type. Whatever that does not take goes the slow way: the cell is unquoted, and either stored or
+//! refused. A refused cell of a column whose type was inferred is a [`Failure::Misfit`], which asks for a wider type; one
+//! of a column whose type was given is an error. As columns are not the order of the text, a chunk with such a cell is
+//! gone through again record by record.
 
 mod cell;
+mod column;
 mod summary;
+mod tile;
+mod walk;
 
-use tapeline_bcsv::{Column, ColumnType, MAX_STRING_BYTES};
+use tapeline_bcsv::{Column, ColumnType};
+use tapeline_sys::vector::{Work, widest};
 
-use self::cell::{Refused, Slot, push_from, slow, store};
+use self::cell::{Refused, Slot, slow, store};
+use self::column::usual;
 pub(crate) use self::summary::summarise;
-use crate::columns;
+use self::tile::Tile;
+use self::walk::Walk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::infer::Types;
-use crate::number::{POWERS_OF_TEN, decimal, decimal_inline, double, float, up_to_eight};
 use crate::records;
 use crate::sniff::Dialect;
 
@@ -118,270 +124,96 @@ pub(crate) fn parse(
 ) -> std::result::Result<Parsed, Failure> {
     check_utf8(bytes, first_line)?;
     let mut slots = make_slots(plan, bytes);
-    let mut rows = 0;
-    let mut counts = Counts::default();
-    let place = |at: usize, field: usize| (line_of(bytes, first_line, at), column_of(plan, field));
-    let mut at = 0;
-    while at < bytes.len() {
-        if slots.len() > 1 {
-            let blank = records::blank(bytes, at);
-            if blank > 0 {
-                counts.blank += 1;
-                at += blank;
+    let mut tile = Tile::new(slots.len());
+    let mut walk = Walk::new(plan, bytes, first_line);
+    let (mut rows, mut at) = (0, 0);
+    while let Some(text) = bytes.get(at..).filter(|text| !text.is_empty()) {
+        let fill = Fill {
+            plan,
+            slots: &mut slots,
+            tile: &mut tile,
+            text,
+        };
+        let Some(taken) = widest(fill) else {
+            return in_order(plan, bytes, first_line);
+        };
+        rows += tile.records();
+        at += taken;
+        if taken == 0 {
+            let (next, is_row) = walk.record(at)?;
+            if is_row {
+                store_row(plan, &mut slots, &walk)?;
+                rows += 1;
+            }
+            at = next;
+        }
+    }
+    Ok(collect(plan, slots, rows, walk.counts))
+}
+
+/// The records at the start of a text, column by column.
+struct Fill<'a> {
+    plan: &'a Plan,
+    slots: &'a mut [Slot],
+    tile: &'a mut Tile,
+    text: &'a [u8],
+}
+
+impl Work for Fill<'_> {
+    /// The bytes done, none if the first record is not as it should be; `None` if a cell was refused.
+    type Output = Option<usize>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let taken = self.tile.find(self.text, self.plan.dialect.delimiter);
+        for (field, slot) in self.slots.iter_mut().enumerate() {
+            if slot.target.is_none() {
                 continue;
             }
-        }
-        match parse_record(plan, &mut slots, bytes, at) {
-            Ok(next) => {
-                rows += 1;
-                at = next;
-            }
-            Err(Stop::Refused(Refused::Misfit, ..)) => return Err(Failure::Misfit),
-            Err(Stop::Refused(Refused::Error(kind), field, cell)) => {
-                let (line, column) = place(cell, field);
-                return Err(Error::at(kind, line, column).into());
-            }
-            Err(Stop::Ragged) => {
-                for slot in &mut slots {
-                    columns::truncate(&mut slot.column, rows);
-                }
-                at = ragged_record(
-                    plan,
-                    &mut slots,
-                    bytes,
-                    first_line,
-                    at,
-                    &mut counts,
-                    &mut rows,
-                )?;
+            let mut done = 0;
+            loop {
+                let point = self.plan.types.point;
+                done = usual(slot, self.text, self.tile, field, done, point);
+                let Some((start, _)) = self.tile.cells(field, done).next() else {
+                    break;
+                };
+                slow(self.plan, slot, self.text, start).ok()?;
+                done += 1;
             }
         }
-    }
-    Ok(collect(plan, slots, rows, counts))
-}
-
-enum Stop {
-    /// A cell was refused: why, its field, its place.
-    Refused(Refused, usize, usize),
-    Ragged,
-}
-
-#[inline(always)]
-fn parse_record(
-    plan: &Plan,
-    slots: &mut [Slot],
-    bytes: &[u8],
-    start: usize,
-) -> std::result::Result<usize, Stop> {
-    let Dialect { delimiter, .. } = plan.dialect;
-    let point = plan.types.point;
-    let last = slots.len() - 1;
-    let mut at = start;
-    for (field, slot) in slots.iter_mut().enumerate() {
-        let end = match quick(slot, bytes, at, delimiter, point) {
-            Some(end) => end,
-            None => {
-                slow(plan, slot, bytes, at).map_err(|refused| Stop::Refused(refused, field, at))?
-            }
-        };
-        match bytes.get(end) {
-            Some(byte) if *byte == delimiter => {
-                if field == last {
-                    return Err(Stop::Ragged);
-                }
-                at = end + 1;
-            }
-            byte => {
-                if field != last {
-                    return Err(Stop::Ragged);
-                }
-                return Ok(end + 1 + usize::from(byte == Some(&b'\r')));
-            }
-        }
-    }
-    Ok(at)
-}
-
-/// Whether a cell of this length ends there.
-#[inline(always)]
-fn ends(rest: &[u8], len: usize, delimiter: u8) -> bool {
-    match rest.get(len) {
-        Some(byte) if *byte == delimiter || *byte == b'\n' => true,
-        Some(b'\r') => rest.get(len + 1) == Some(&b'\n'),
-        _ => false,
+        Some(taken)
     }
 }
 
-/// Store the cell at `at` if it is in the usual form; returns where it ends.
-#[inline(always)]
-fn quick(slot: &mut Slot, bytes: &[u8], at: usize, delimiter: u8, point: u8) -> Option<usize> {
-    let rest = bytes.get(at..)?;
-    macro_rules! whole {
-        ($values:expr, $type:ty) => {{
-            let (negative, magnitude, len) = integer(rest)?;
-            if !ends(rest, len, delimiter) {
-                return None;
-            }
-            let value = if negative {
-                <$type>::try_from(magnitude.wrapping_neg().cast_signed()).ok()?
-            } else {
-                <$type>::try_from(magnitude).ok()?
-            };
-            $values.push(value);
-            Some(at + len)
-        }};
-    }
-    match &mut slot.column {
-        Column::UInt8(values) => whole!(values, u8),
-        Column::UInt16(values) => whole!(values, u16),
-        Column::UInt32(values) => whole!(values, u32),
-        Column::UInt64(values) => {
-            let (negative, magnitude, len) = integer(rest)?;
-            if negative || !ends(rest, len, delimiter) {
-                return None;
-            }
-            values.push(magnitude);
-            Some(at + len)
-        }
-        Column::Int8(values) => whole!(values, i8),
-        Column::Int16(values) => whole!(values, i16),
-        Column::Int32(values) => whole!(values, i32),
-        Column::Int64(values) => whole!(values, i64),
-        Column::Float(values) => {
-            let (found, len) = decimal_inline(rest, point)?;
-            if !ends(rest, len, delimiter) || (found.integer && !found.fits_f32()) {
-                return None;
-            }
-            let (value, kept) = float(&found, rest.get(..len)?, point);
-            if !kept {
-                return None;
-            }
-            values.push(value);
-            Some(at + len)
-        }
-        Column::Double(values) => {
-            let (found, len) = decimal_inline(rest, point)?;
-            if !ends(rest, len, delimiter) || (found.integer && !found.fits_f64()) {
-                return None;
-            }
-            let (value, kept) = double(&found, rest.get(..len)?, point);
-            if !kept {
-                return None;
-            }
-            values.push(value);
-            Some(at + len)
-        }
-        Column::Bool(values) => {
-            let (value, len) = if rest.first_chunk::<4>() == Some(b"true") {
-                (true, 4)
-            } else if rest.first_chunk::<5>() == Some(b"false") {
-                (false, 5)
-            } else {
-                return None;
-            };
-            if !ends(rest, len, delimiter) {
-                return None;
-            }
-            values.push(value);
-            Some(at + len)
-        }
-        Column::String(text) => {
-            if rest.first() == Some(&records::QUOTE) || slot.blank {
-                return None;
-            }
-            let end = records::plain_end(bytes, at, delimiter).ok()?;
-            if slot.target.is_some() {
-                let cell = bytes.get(at..end)?;
-                if cell.len() > MAX_STRING_BYTES {
-                    return None;
-                }
-                push_from(text, rest, cell);
-            }
-            Some(end)
-        }
-    }
-}
-
-/// Sign, magnitude and length of the whole number at the start. One that is negative is at least -2^63.
-#[inline(always)]
-fn integer(bytes: &[u8]) -> Option<(bool, u64, usize)> {
-    let negative = bytes.first() == Some(&b'-');
-    let start = usize::from(negative);
-    let mut at = start;
-    let mut value: u64 = 0;
-    let mut count = 8;
-    while count == 8
-        && let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>())
-    {
-        let more;
-        (count, more) = up_to_eight(*eight);
-        // Overflow is found by the number of digits below.
-        value = value
-            .wrapping_mul(POWERS_OF_TEN.get(count).copied().unwrap_or(1))
-            .wrapping_add(more);
-        at += count;
-    }
-    while count == 8
-        && let Some(digit) = bytes.get(at).map(|byte| byte.wrapping_sub(b'0'))
-        && digit <= 9
-    {
-        value = value.wrapping_mul(10).wrapping_add(digit.into());
-        at += 1;
-    }
-    let digits = at - start;
-    let zero = bytes.get(start) == Some(&b'0');
-    // 19 digits always fit 64 bits; the rare longer ones are looked at one by one.
-    if digits == 0 || (zero && (digits > 1 || negative)) || (negative && value > 1 << 63) {
-        return None;
-    }
-    if digits > 19 && (digits > 20 || decimal(bytes, 0).is_none_or(|(d, _)| !d.whole)) {
-        return None;
-    }
-    Some((negative, value, at))
-}
-
-/// A record with the wrong number of fields; returns where the next one starts.
+/// The same record by record, which finds the first cell that is refused.
 #[cold]
-fn ragged_record(
-    plan: &Plan,
-    slots: &mut [Slot],
-    bytes: &[u8],
-    first_line: u64,
-    at: usize,
-    counts: &mut Counts,
-    rows: &mut usize,
-) -> std::result::Result<usize, Failure> {
-    let (cells, next) = records::record(bytes, at, plan.dialect.delimiter)
-        .map_err(|(kind, at)| Error::at(kind, line_of(bytes, first_line, at), None))?;
-    match plan.ragged {
-        Ragged::Skip => counts.skipped += 1,
-        Ragged::Pad if cells.len() < slots.len() => {
-            counts.padded += 1;
-            for (field, slot) in slots.iter_mut().enumerate() {
-                let text = cells.get(field).map_or(&b""[..], |cell| cell);
-                if slot.target.is_none() {
-                    continue;
-                }
-                match store(&plan.types, slot, text) {
-                    Ok(()) => {}
-                    Err(Refused::Misfit) => return Err(Failure::Misfit),
-                    Err(Refused::Error(kind)) => {
-                        let line = line_of(bytes, first_line, at);
-                        return Err(Error::at(kind, line, column_of(plan, field)).into());
-                    }
-                }
-            }
-            *rows += 1;
+fn in_order(plan: &Plan, bytes: &[u8], first_line: u64) -> std::result::Result<Parsed, Failure> {
+    let mut slots = make_slots(plan, bytes);
+    let mut walk = Walk::new(plan, bytes, first_line);
+    let (mut rows, mut at) = (0, 0);
+    while at < bytes.len() {
+        let (next, is_row) = walk.record(at)?;
+        if is_row {
+            store_row(plan, &mut slots, &walk)?;
+            rows += 1;
         }
-        _ => {
-            let kind = ErrorKind::Ragged {
-                expected: slots.len(),
-                found: cells.len(),
-            };
-            return Err(Error::at(kind, line_of(bytes, first_line, at), None).into());
-        }
+        at = next;
     }
-    Ok(next)
+    Ok(collect(plan, slots, rows, walk.counts))
+}
+
+fn store_row(plan: &Plan, slots: &mut [Slot], walk: &Walk<'_>) -> std::result::Result<(), Failure> {
+    let cells = walk.cells.iter().zip(&walk.places);
+    for (field, (slot, (text, place))) in slots.iter_mut().zip(cells).enumerate() {
+        if slot.target.is_none() {
+            continue;
+        }
+        store(&plan.types, slot, text).map_err(|refused| match refused {
+            Refused::Misfit => Failure::Misfit,
+            Refused::Error(kind) => walk.error(kind, *place, field).into(),
+        })?;
+    }
+    Ok(())
 }
 
 fn make_slots(plan: &Plan, bytes: &[u8]) -> Vec<Slot> {
@@ -444,3 +276,6 @@ fn line_of(bytes: &[u8], first_line: u64, at: usize) -> u64 {
 fn column_of(plan: &Plan, field: usize) -> Option<(usize, String)> {
     plan.fields.get(field).map(|name| (field, name.clone()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -124,7 +124,7 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 
 /// Marks (top bits) of the bytes of `word` that equal `byte`; marks above the first may be false.
 #[inline(always)]
-fn equal(word: u64, byte: u8) -> u64 {
+pub(crate) fn equal(word: u64, byte: u8) -> u64 {
     let x = word ^ (ONES * u64::from(byte));
     x.wrapping_sub(ONES) & !x & (ONES << 7)
 }

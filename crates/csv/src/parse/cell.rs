@@ -26,7 +26,7 @@ pub(super) struct Slot {
     pub rounded: u64,
 }
 
-/// Cut the cell out, store or refuse it; returns where it ends.
+/// Cut the cell at `at` out, store or refuse it.
 #[cold]
 #[inline(never)]
 pub(super) fn slow(
@@ -34,12 +34,9 @@ pub(super) fn slow(
     slot: &mut Slot,
     bytes: &[u8],
     at: usize,
-) -> std::result::Result<usize, Refused> {
-    let (text, end) = records::cell(bytes, at, plan.dialect.delimiter).map_err(Refused::Error)?;
-    if slot.target.is_some() {
-        store(&plan.types, slot, &text)?;
-    }
-    Ok(end)
+) -> std::result::Result<(), Refused> {
+    let (text, _) = records::cell(bytes, at, plan.dialect.delimiter).map_err(Refused::Error)?;
+    store(&plan.types, slot, &text)
 }
 
 /// Store a cell's text.

@@ -1,0 +1,179 @@
+//! The cells of one field, in the form that programs print for the type of its column.
+//!
+//! A tile is stored column by column: what a cell has to be is decided once, and the processor learns how long the
+//! cells of this column are. Numbers are read from their end, eight digits at a time, so there is no loop over digits.
+
+use tapeline_bcsv::{Column, MAX_STRING_BYTES};
+
+use super::cell::{Slot, push_from};
+use super::tile::Tile;
+use crate::number::{Decimal, POWERS_OF_TEN, decimal_inline, digits_ending, double, float};
+use crate::records::{QUOTE, equal};
+
+/// Store the cells of a field from a record on, up to the first that is in another form; returns the records done.
+#[inline(always)]
+pub(super) fn usual(
+    slot: &mut Slot,
+    text: &[u8],
+    tile: &Tile,
+    field: usize,
+    from: usize,
+    point: u8,
+) -> usize {
+    let mut done = from;
+    macro_rules! store {
+        ($values:ident, |$start:ident, $end:ident| $value:expr) => {{
+            $values.reserve(tile.records() - from);
+            for ($start, $end) in tile.cells(field, from) {
+                let Some(value) = $value else { break };
+                $values.push(value);
+                done += 1;
+            }
+        }};
+    }
+    macro_rules! whole {
+        ($values:ident, $type:ty) => {
+            store!($values, |start, end| integer(text, start, end).and_then(
+                |(negative, magnitude)| {
+                    if negative {
+                        // -2^63 is the least that `integer` gives.
+                        <$type>::try_from(magnitude.wrapping_neg().cast_signed()).ok()
+                    } else {
+                        <$type>::try_from(magnitude).ok()
+                    }
+                }
+            ))
+        };
+    }
+    match &mut slot.column {
+        Column::UInt8(values) => whole!(values, u8),
+        Column::UInt16(values) => whole!(values, u16),
+        Column::UInt32(values) => whole!(values, u32),
+        Column::UInt64(values) => store!(values, |start, end| integer(text, start, end)
+            .and_then(|(negative, value)| (!negative).then_some(value))),
+        Column::Int8(values) => whole!(values, i8),
+        Column::Int16(values) => whole!(values, i16),
+        Column::Int32(values) => whole!(values, i32),
+        Column::Int64(values) => whole!(values, i64),
+        Column::Float(values) => store!(values, |start, end| binary32(text, start, end, point)),
+        Column::Double(values) => store!(values, |start, end| binary64(text, start, end, point)),
+        Column::Bool(values) => {
+            for (start, end) in tile.cells(field, from) {
+                let Some(value) = truth(text, start, end) else {
+                    break;
+                };
+                values.push(value);
+                done += 1;
+            }
+        }
+        // Columns that were empty so far are looked at one by one.
+        Column::String(_) if slot.blank => {}
+        Column::String(values) => {
+            values.offsets.reserve(tile.records() - from);
+            for (start, end) in tile.cells(field, from) {
+                let rest = text.get(start..).unwrap_or_default();
+                let Some(cell) = rest.get(..end - start) else {
+                    break;
+                };
+                if rest.first() == Some(&QUOTE) || cell.len() > MAX_STRING_BYTES {
+                    break;
+                }
+                push_from(values, rest, cell);
+                done += 1;
+            }
+        }
+    }
+    done
+}
+
+#[inline(always)]
+fn truth(text: &[u8], start: usize, end: usize) -> Option<bool> {
+    let word = u32::from_le_bytes(*text.get(start..)?.first_chunk::<4>()?);
+    let yes = word == u32::from_le_bytes(*b"true") && end - start == 4;
+    let no = word == u32::from_le_bytes(*b"fals")
+        && end - start == 5
+        && text.get(start + 4) == Some(&b'e');
+    (yes | no).then_some(yes)
+}
+
+/// Sign and magnitude of a whole number. One that is negative is at least -2^63.
+#[inline(always)]
+fn integer(text: &[u8], start: usize, end: usize) -> Option<(bool, u64)> {
+    let negative = *text.get(start)? == b'-';
+    let start = start + usize::from(negative);
+    let len = end.checked_sub(start)?;
+    if *text.get(start)? == b'0' && (len > 1 || negative) {
+        return None;
+    }
+    let value = match len {
+        1..=8 => digits_ending(text, end, len)?,
+        9..=16 => digits_ending(text, end, 8)? + BLOCK * digits_ending(text, end - 8, len - 8)?,
+        17..=20 => {
+            let low = digits_ending(text, end, 8)? + BLOCK * digits_ending(text, end - 8, 8)?;
+            let high = digits_ending(text, end - 16, len - 16)?;
+            high.checked_mul(BLOCK * BLOCK)?.checked_add(low)?
+        }
+        _ => return None,
+    };
+    (!negative || value <= 1 << 63).then_some((negative, value))
+}
+
+const BLOCK: u64 = 100_000_000;
+
+#[inline(always)]
+fn binary32(text: &[u8], start: usize, end: usize, point: u8) -> Option<f32> {
+    let found = number(text, start, end, point)?;
+    let (value, kept) = float(&found, text.get(start..end)?, point);
+    (kept && (!found.integer || found.fits_f32())).then_some(value)
+}
+
+#[inline(always)]
+fn binary64(text: &[u8], start: usize, end: usize, point: u8) -> Option<f64> {
+    let found = number(text, start, end, point)?;
+    let (value, kept) = double(&found, text.get(start..end)?, point);
+    (kept && (!found.integer || found.fits_f64())).then_some(value)
+}
+
+/// A decimal number that takes the whole cell.
+#[inline(always)]
+fn number(text: &[u8], start: usize, end: usize, point: u8) -> Option<Decimal> {
+    plain(text, start, end, point).or_else(|| any(text, start, end, point))
+}
+
+/// Up to seven digits, the point, up to sixteen digits.
+#[inline(always)]
+fn plain(text: &[u8], start: usize, end: usize, point: u8) -> Option<Decimal> {
+    let negative = *text.get(start)? == b'-';
+    let start = start + usize::from(negative);
+    let len = end.checked_sub(start)?;
+    let head = text.get(start..)?.first_chunk::<8>()?;
+    // The first mark is right, if there is one.
+    let before = (equal(u64::from_le_bytes(*head), point).trailing_zeros() / 8) as usize;
+    let behind = len.checked_sub(before + 1)?;
+    if before == 0 || before > 7 || (before > 1 && head.first() == Some(&b'0')) {
+        return None;
+    }
+    let whole = digits_ending(text, start + before, before)?;
+    let fraction = match behind {
+        1..=8 => digits_ending(text, end, behind)?,
+        9..=16 => digits_ending(text, end, 8)? + BLOCK * digits_ending(text, end - 8, behind - 8)?,
+        _ => return None,
+    };
+    // Nineteen digits fit 64 bits.
+    if before + behind > 19 {
+        return None;
+    }
+    Some(Decimal {
+        negative,
+        mantissa: whole * POWERS_OF_TEN.get(behind)? + fraction,
+        exponent: -i32::try_from(behind).ok()?,
+        whole: true,
+        integer: false,
+    })
+}
+
+#[inline(never)]
+fn any(text: &[u8], start: usize, end: usize, point: u8) -> Option<Decimal> {
+    let (found, len) = decimal_inline(text.get(start..end)?, point)?;
+    (len == end - start).then_some(found)
+}
