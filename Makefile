@@ -64,19 +64,18 @@ campaign: build ## a million damaged files for each Python entry point of tapeli
 campaign-smoke: build ## the same with a few thousand
 	$(PY) fuzz/python_faces.py --inputs 10000
 
-bench: build ## measure recording and the register server against rivals; fails below a floor
-	$(PY) benches/bench_record.py
-	$(PY) benches/bench_registers.py
-	$(PY) benches/bench_tools.py
-	$(PY) benches/bench_bcsv.py
-	$(PY) benches/bench_bcsv.py targets --threads 1
-	$(PY) benches/bench_bcsv.py report
+# Each runs although one before it failed; the failures are named at the end.
+define benches
+	@failed=""; for bench in $(1); do \
+		echo "$(PY) benches/bench_$$bench"; $(PY) benches/bench_$$bench || failed="$$failed bench_$${bench%% *}"; \
+	done; test -z "$$failed" || { echo "below a floor or failed:$$failed"; exit 1; }
+endef
+
+bench: build ## measure everything against rivals; fails at the end if anything is below its floor
+	$(call benches,record.py registers.py tools.py bcsv.py "bcsv.py targets --threads 1" "bcsv.py report")
 
 bench-smoke: build ## the same, small and lax: do inputs, outputs and ratios work
-	$(PY) benches/bench_record.py --smoke
-	$(PY) benches/bench_registers.py --smoke
-	$(PY) benches/bench_tools.py --smoke
-	$(PY) benches/bench_bcsv.py --smoke
+	$(call benches,"record.py --smoke" "registers.py --smoke" "tools.py --smoke" "bcsv.py --smoke")
 
 loom: ## model-check the ring
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p tapeline-ring --release --test loom

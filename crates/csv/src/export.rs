@@ -52,11 +52,11 @@ impl RowRange {
 }
 
 /// Rows of a range at least, so that handing over costs nothing.
-const RANGE_ROWS: u64 = 8192;
+const RANGE_ROWS: u64 = 2048;
 /// Rows decoded at a time.
-const BATCH_ROWS: usize = 4096;
+const BATCH_ROWS: usize = 1024;
 /// Text that waits for its turn.
-const BUFFER_BYTES: usize = 32 << 20;
+const BUFFER_BYTES: usize = 8 << 20;
 
 /// What of a BCSV file is written, and how.
 #[derive(Debug, Clone)]

@@ -20,6 +20,19 @@ pub(crate) struct Decimal {
     pub integer: bool,
 }
 
+impl Decimal {
+    /// A size with the sign, without a branch that nobody can predict.
+    #[inline(always)]
+    fn signed(&self, size: f64) -> f64 {
+        f64::from_bits(size.to_bits() | u64::from(self.negative) << 63)
+    }
+
+    #[inline(always)]
+    fn signed_32(&self, size: f32) -> f32 {
+        f32::from_bits(size.to_bits() | u32::from(self.negative) << 31)
+    }
+}
+
 /// Digits taken before only their number counts; more never keep a double (its longest expansion has 767).
 const MAX_DIGITS: usize = 800;
 
@@ -183,13 +196,13 @@ pub(crate) fn double(decimal: &Decimal, text: &[u8], point: u8) -> (f64, bool) {
         let power = usize::try_from(decimal.exponent.unsigned_abs()).unwrap_or(usize::MAX);
         if let Some(power) = POWERS_64.get(power) {
             #[allow(clippy::cast_precision_loss)] // below 2^52
-            let digits = decimal.mantissa as f64;
+            let digits = decimal.mantissa.cast_signed() as f64;
             let value = if decimal.exponent < 0 {
                 digits / power
             } else {
                 digits * power
             };
-            return (if decimal.negative { -value } else { value }, true);
+            return (decimal.signed(value), true);
         }
     }
     if let Some(found) = double_of_many_digits(decimal) {
@@ -221,7 +234,7 @@ fn double_of_many_digits(decimal: &Decimal) -> Option<(f64, bool)> {
         return None;
     }
     #[allow(clippy::cast_precision_loss)] // a guess
-    let guess = (decimal.mantissa as f64 / POWERS_64.get(power)?).to_bits();
+    let guess = (decimal.mantissa.cast_signed() as f64 / POWERS_64.get(power)?).to_bits();
     let (exponent, mut digits) = (guess >> 52, i128::from(guess & MANTISSA | 1 << 52));
     // The guess is `digits * 2^-shift`.
     let shift = u32::try_from(1075_i64 - exponent.cast_signed()).ok()?;
@@ -235,11 +248,9 @@ fn double_of_many_digits(decimal: &Decimal) -> Option<(f64, bool)> {
     }
     let wanted = i128::from(decimal.mantissa) << shift;
     let mut off = digits * unit - wanted;
-    if 2 * off > unit {
-        (digits, off) = (digits - 1, off - unit);
-    } else if 2 * off < -unit {
-        (digits, off) = (digits + 1, off + unit);
-    }
+    // Which way the guess was wrong is any way, so this is no branch.
+    let above = i128::from(2 * off > unit) - i128::from(2 * off < -unit);
+    (digits, off) = (digits - above, off - (unit & -above.abs()) * above.signum());
     // A tie, or over the edge to another exponent.
     if 2 * off.abs() >= unit || !(1 << 52..1 << 53).contains(&digits) {
         return None;
@@ -260,6 +271,13 @@ const MANTISSA: u64 = (1 << 52) - 1;
 pub(crate) fn float(decimal: &Decimal, text: &[u8], point: u8) -> (f32, bool) {
     if decimal.mantissa < 1 << 30 && decimal.whole {
         let power = usize::try_from(decimal.exponent.unsigned_abs()).unwrap_or(usize::MAX);
+        // Before the shorter way for few digits: of seven digits some take that and some do not.
+        if decimal.exponent <= 0
+            && let Some(power) = POWERS_64.get(power)
+            && let Some(found) = float_by_double(decimal, *power)
+        {
+            return found;
+        }
         #[allow(clippy::cast_precision_loss)] // below 2^24 where it is used
         let digits = decimal.mantissa as f32;
         if decimal.mantissa < 1 << 23
@@ -270,13 +288,7 @@ pub(crate) fn float(decimal: &Decimal, text: &[u8], point: u8) -> (f32, bool) {
             } else {
                 digits * power
             };
-            return (if decimal.negative { -value } else { value }, true);
-        }
-        if decimal.exponent <= 0
-            && let Some(power) = POWERS_64.get(power)
-            && let Some(found) = float_by_double(decimal, *power)
-        {
-            return found;
+            return (decimal.signed_32(value), true);
         }
     }
     float_slowly(decimal, text, point)
@@ -286,7 +298,7 @@ pub(crate) fn float(decimal: &Decimal, text: &[u8], point: u8) -> (f32, bool) {
 #[inline(always)]
 fn float_by_double(decimal: &Decimal, power: f64) -> Option<(f32, bool)> {
     #[allow(clippy::cast_precision_loss)] // below 2^30
-    let digits = decimal.mantissa as f64;
+    let digits = decimal.mantissa.cast_signed() as f64;
     let wide = digits / power;
     // Half way between two binary32 to the last bit of the double: the quotient may have been rounded to there.
     if wide.to_bits() & 0x1FFF_FFFF == 0x1000_0000 || wide < f64::from(f32::MIN_POSITIVE) {
@@ -305,7 +317,7 @@ fn float_by_double(decimal: &Decimal, power: f64) -> Option<(f32, bool)> {
     } else {
         return None;
     };
-    Some((if decimal.negative { -value } else { value }, kept))
+    Some((decimal.signed_32(value), kept))
 }
 
 #[cold]

@@ -31,9 +31,15 @@ impl<'a> Page<'a> {
         (self.at + SLACK_BYTES <= self.bytes.len()).then_some(self.at)
     }
 
+    /// The place behind the text, whether there was room for it or not.
+    #[inline(always)]
+    pub(crate) fn at(&self) -> usize {
+        self.at
+    }
+
     /// Write a piece of which the first `len` bytes count. Where there is no room, `end` tells.
     #[inline(always)]
-    fn piece<const N: usize>(&mut self, piece: [u8; N], len: usize) {
+    pub(crate) fn piece<const N: usize>(&mut self, piece: [u8; N], len: usize) {
         if let Some(to) = self
             .bytes
             .get_mut(self.at..)
@@ -95,7 +101,7 @@ impl<'a> Page<'a> {
         self.whole(value.unsigned_abs());
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn blocks(&mut self, value: u64) {
         let (high, low) = (value / BLOCK, value % BLOCK);
         if high < BLOCK {

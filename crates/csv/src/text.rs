@@ -4,8 +4,12 @@
 //! `1e-05`, `1e+16`, `nan`, `inf`. So a number column stays one of floats when the text is read again, and what Python
 //! programs wrote comes back byte by byte. A CSV cell is quoted only if it holds a delimiter, a quote or a line end.
 
-use tapeline_bcsv::{BatchView, ColumnView};
+mod sheet;
 
+use tapeline_bcsv::{BatchView, ColumnView};
+use tapeline_sys::vector::widest;
+
+use self::sheet::{CELL_BYTES, Cell, Fill, LONG, Sheet};
 use crate::error::{Error, ErrorKind, Result};
 use crate::print::{Hint, NUMBER_BYTES, Page, SLACK_BYTES};
 use crate::sniff::Dialect;
@@ -38,7 +42,7 @@ pub struct TextWriter {
     point: u8,
     nan: Vec<u8>,
     json: bool,
-    /// Bytes that a row takes at most without what its strings hold.
+    /// Bytes that a row takes at most without its long cells.
     fixed: usize,
     /// An empty string needs quotes, for an empty line would not be seen.
     alone: bool,
@@ -101,8 +105,7 @@ impl TextWriter {
         }
         writer.header.push(b'\n');
         let cells = writer.before.iter().map(|before| before.len());
-        let cell = NUMBER_BYTES.max(2 * writer.nan.len() + 2);
-        writer.fixed = cells.sum::<usize>() + names.len() * cell + 3 + SLACK_BYTES;
+        writer.fixed = cells.sum::<usize>() + names.len() * CELL_BYTES + 3 + SLACK_BYTES;
         Ok(writer)
     }
 
@@ -125,111 +128,96 @@ impl TextWriter {
         to: usize,
         out: &mut Vec<u8>,
     ) -> Result<()> {
+        let mut sheet = Sheet::new(batch.columns.len());
         let mut hints = vec![Hint::default(); batch.columns.len()];
         let mut at = out.len();
-        for row in from..to {
-            let room = self.room(batch, row);
-            if out.len() < at + room {
-                out.resize(at + room.max(GROWTH_BYTES), 0);
+        let mut first = from;
+        while first < to {
+            let rows = first..to.min(first + sheet.rows);
+            first = rows.end;
+            widest(Fill {
+                text: self,
+                batch,
+                rows: rows.clone(),
+                sheet: &mut sheet,
+                hints: &mut hints,
+            });
+            for (row, cells) in rows.zip(sheet.cells.chunks(sheet.columns.max(1))) {
+                self.row(batch, row, cells, out, &mut at)?;
             }
-            let mut page = Page::new(out, at);
-            let cells = batch.columns.iter().zip(&self.before);
-            for ((column, before), hint) in cells.zip(&mut hints) {
-                match before.as_slice() {
-                    [] => {}
-                    [byte] => page.byte(*byte),
-                    bytes => page.bytes(bytes),
-                }
-                self.cell(column, row, hint, &mut page)?;
-            }
-            match (self.json, self.before.is_empty()) {
-                (false, _) => page.byte(b'\n'),
-                (true, false) => page.bytes(b"}\n"),
-                (true, true) => page.bytes(b"{}\n"),
-            }
-            at = page.end().ok_or_else(|| {
-                let what = "a row was longer than its room".to_owned();
-                Error::new(ErrorKind::Option { what })
-            })?;
         }
         out.truncate(at);
         Ok(())
     }
 
-    /// Bytes that a row takes at most.
-    fn room(&self, batch: &BatchView<'_>, row: usize) -> usize {
-        // A quote becomes two, in JSON any byte at most six (`\u0000`).
-        let factor = if self.json { 6 } else { 2 };
-        let text = |from: Option<usize>, to: Option<usize>| {
-            let bytes = to.unwrap_or(0).saturating_sub(from.unwrap_or(0));
-            factor * bytes
-        };
-        let cells = batch.columns.iter().map(|column| match column {
-            ColumnView::String { offsets, .. } => {
-                text(place(offsets, row), place(offsets, row + 1))
+    /// Put a row together.
+    #[inline]
+    fn row(
+        &self,
+        batch: &BatchView<'_>,
+        row: usize,
+        cells: &[Cell],
+        out: &mut Vec<u8>,
+        at: &mut usize,
+    ) -> Result<()> {
+        make_room(out, *at + self.fixed);
+        let mut page = Page::new(out, *at);
+        for (place, (column, before)) in batch.columns.iter().zip(&self.before).enumerate() {
+            if self.json {
+                page.bytes(before);
             }
-            ColumnView::LargeString { offsets, .. } => {
-                text(place(offsets, row), place(offsets, row + 1))
+            match cells.get(place) {
+                Some(cell) if cell.len != LONG => page.piece(cell.text, cell.len.into()),
+                _ => {
+                    // What its quotes and escapes take at most, and the rest of the row.
+                    *at = page.end().ok_or_else(no_room)?;
+                    make_room(out, *at + self.longest(column, row) + self.fixed);
+                    page = Page::new(out, *at);
+                    self.cell(column, row, &mut page)?;
+                    if !self.json {
+                        page.byte(self.after(place));
+                    }
+                }
             }
-            _ => 0,
-        });
-        self.fixed + cells.sum::<usize>()
+        }
+        match (self.json, self.before.is_empty()) {
+            (false, true) => page.byte(b'\n'),
+            (false, false) => {}
+            (true, false) => page.bytes(b"}\n"),
+            (true, true) => page.bytes(b"{}\n"),
+        }
+        *at = page.end().ok_or_else(no_room)?;
+        Ok(())
     }
 
+    /// What comes behind the cells of a column in CSV.
     #[inline(always)]
-    fn cell(
-        &self,
-        column: &ColumnView<'_>,
-        row: usize,
-        hint: &mut Hint,
-        page: &mut Page<'_>,
-    ) -> Result<()> {
-        macro_rules! whole {
-            ($values:expr) => {
-                page.whole($values.get(row).copied().unwrap_or_default().into())
-            };
+    fn after(&self, place: usize) -> u8 {
+        if place + 1 == self.before.len() {
+            b'\n'
+        } else {
+            self.delimiter
         }
-        macro_rules! signed {
-            ($values:expr) => {
-                page.signed($values.get(row).copied().unwrap_or_default().into())
-            };
-        }
+    }
+
+    /// Bytes that a cell takes at most.
+    fn longest(&self, column: &ColumnView<'_>, row: usize) -> usize {
+        // A quote becomes two, in JSON any byte at most six (`\u0000`).
+        let factor = if self.json { 6 } else { 2 };
+        let bytes = match column {
+            ColumnView::String { offsets, .. } => place(offsets, row + 1).zip(place(offsets, row)),
+            ColumnView::LargeString { offsets, .. } => {
+                place(offsets, row + 1).zip(place(offsets, row))
+            }
+            _ => None,
+        };
+        let bytes = bytes.map_or(0, |(to, from): (usize, usize)| to.saturating_sub(from));
+        (factor * bytes).max(2 * self.nan.len()) + NUMBER_BYTES
+    }
+
+    /// Any cell.
+    fn cell(&self, column: &ColumnView<'_>, row: usize, page: &mut Page<'_>) -> Result<()> {
         match column {
-            ColumnView::UInt8(values) => whole!(values),
-            ColumnView::UInt16(values) => whole!(values),
-            ColumnView::UInt32(values) => whole!(values),
-            ColumnView::UInt64(values) => whole!(values),
-            ColumnView::Int8(values) => signed!(values),
-            ColumnView::Int16(values) => signed!(values),
-            ColumnView::Int32(values) => signed!(values),
-            ColumnView::Int64(values) => signed!(values),
-            ColumnView::Float(values) => {
-                let value = values.get(row).copied().unwrap_or_default();
-                if value.is_finite() {
-                    page.float(value, self.point, hint);
-                } else {
-                    self.not_finite(value.into(), page);
-                }
-            }
-            ColumnView::Double(values) => {
-                let value = values.get(row).copied().unwrap_or_default();
-                if value.is_finite() {
-                    page.double(value, self.point, hint);
-                } else {
-                    self.not_finite(value, page);
-                }
-            }
-            ColumnView::Bool { bits, offset } => {
-                let at = row + offset;
-                let set = bits
-                    .get(at / 8)
-                    .is_some_and(|byte| byte >> (at % 8) & 1 == 1);
-                page.bytes(if set { b"true" } else { b"false" });
-            }
-            ColumnView::BoolBytes(values) => {
-                let set = values.get(row).is_some_and(|byte| *byte != 0);
-                page.bytes(if set { b"true" } else { b"false" });
-            }
             ColumnView::String { offsets, bytes } => {
                 let text = slice(bytes, place(offsets, row), place(offsets, row + 1));
                 self.string(text, page)?;
@@ -238,6 +226,14 @@ impl TextWriter {
                 let text = slice(bytes, place(offsets, row), place(offsets, row + 1));
                 self.string(text, page)?;
             }
+            ColumnView::Float(values) => {
+                self.not_finite(values.get(row).copied().unwrap_or_default().into(), page);
+            }
+            ColumnView::Double(values) => {
+                self.not_finite(values.get(row).copied().unwrap_or_default(), page);
+            }
+            // All others fit a sheet.
+            _ => {}
         }
         Ok(())
     }
@@ -288,7 +284,7 @@ impl TextWriter {
     }
 
     /// Whether a cell needs quotes.
-    #[inline(always)]
+    #[inline]
     fn quoted(&self, text: &[u8]) -> bool {
         let special = |byte: &u8| {
             self.special
@@ -305,6 +301,19 @@ impl TextWriter {
 
 /// A buffer grows by this much at a time: little enough to be still in the cache when it is written.
 const GROWTH_BYTES: usize = 16 << 10;
+
+#[inline(always)]
+fn make_room(out: &mut Vec<u8>, bytes: usize) {
+    if out.len() < bytes {
+        out.resize(bytes + GROWTH_BYTES, 0);
+    }
+}
+
+#[cold]
+fn no_room() -> Error {
+    let what = "a row was longer than its room".to_owned();
+    Error::new(ErrorKind::Option { what })
+}
 
 #[inline(always)]
 fn place<T: Copy>(offsets: &[T], at: usize) -> Option<usize>

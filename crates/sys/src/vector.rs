@@ -20,8 +20,31 @@ pub fn widest<W: Work>(work: W) -> W::Output {
     imp::widest(work)
 }
 
+/// Which of 64 bytes are `byte`: a bit for each, the lowest for the first.
+#[inline(always)]
+#[must_use]
+pub fn equal_bytes(block: &[u8; 64], byte: u8) -> u64 {
+    imp::equal_bytes(block, byte)
+}
+
+/// The same with plain words, which is what other processors do.
+#[cfg(any(test, not(all(target_arch = "x86_64", not(tapeline_portable)))))]
+#[inline(always)]
+fn equal_bytes_plainly(block: &[u8; 64], byte: u8) -> u64 {
+    const LOW: u64 = 0x7F7F_7F7F_7F7F_7F7F;
+    let mut found = 0;
+    for (i, eight) in block.as_chunks::<8>().0.iter().enumerate() {
+        let off = u64::from_le_bytes(*eight) ^ (u64::from(byte) * 0x0101_0101_0101_0101);
+        // The top bit of each byte that is zero, exactly; then the eight bits moved together.
+        let zero = !(((off & LOW) + LOW) | off | LOW);
+        found |= ((zero >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) << (8 * i);
+    }
+    found
+}
+
 #[cfg(all(target_arch = "x86_64", not(tapeline_portable)))]
 mod imp {
+    use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi8};
     use std::sync::atomic::{AtomicU8, Ordering};
 
     use super::Work;
@@ -45,6 +68,21 @@ mod imp {
         }
     }
 
+    #[inline(always)]
+    pub(super) fn equal_bytes(block: &[u8; 64], byte: u8) -> u64 {
+        let mut found = 0;
+        for (i, sixteen) in block.as_chunks::<16>().0.iter().enumerate() {
+            // SAFETY: SSE2 belongs to every processor of this architecture; sixteen bytes are read from an array of
+            // sixteen, and this load asks for no alignment.
+            let mask = unsafe {
+                let bytes = _mm_loadu_si128(sixteen.as_ptr().cast());
+                _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte.cast_signed())))
+            };
+            found |= u64::from(mask.cast_unsigned()) << (16 * i);
+        }
+        found
+    }
+
     #[cold]
     fn detect() -> u8 {
         let v3 = is_x86_feature_detected!("avx2")
@@ -66,6 +104,7 @@ mod imp {
 #[cfg(not(all(target_arch = "x86_64", not(tapeline_portable))))]
 mod imp {
     use super::Work;
+    pub(super) use super::equal_bytes_plainly as equal_bytes;
 
     #[inline]
     pub(super) fn widest<W: Work>(work: W) -> W::Output {
@@ -93,5 +132,19 @@ mod tests {
     fn every_level_gives_the_same() {
         let values: Vec<f32> = (0_u16..1000).map(|i| f32::from(i) * 0.1).collect();
         assert_eq!(widest(Sums(&values, 1.1)), Sums(&values, 1.1).run());
+    }
+
+    #[test]
+    fn bytes_are_found_wherever_they_are() {
+        for (byte, other) in [(b',', b'x'), (0, 1), (0x80, 0), (0xFF, 0xFE), (b'\n', 0x8A)] {
+            for place in 0..64 {
+                let mut block = [other; 64];
+                block[place] = byte;
+                block[63 - place] = byte;
+                let wanted = 1 << place | 1 << (63 - place);
+                assert_eq!(equal_bytes(&block, byte), wanted);
+                assert_eq!(equal_bytes_plainly(&block, byte), wanted);
+            }
+        }
     }
 }

@@ -12,6 +12,12 @@ use crate::records::{QUOTE, equal};
 
 /// Store the cells of a field from a record on, up to the first that is in another form; returns the records done.
 #[inline(always)]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::unnecessary_cast
+)] // of whole numbers that have been found to fit
 pub(super) fn usual(
     slot: &mut Slot,
     text: &[u8],
@@ -35,12 +41,12 @@ pub(super) fn usual(
         ($values:ident, $type:ty) => {
             store!($values, |start, end| integer(text, start, end).and_then(
                 |(negative, magnitude)| {
-                    if negative {
-                        // -2^63 is the least that `integer` gives.
-                        <$type>::try_from(magnitude.wrapping_neg().cast_signed()).ok()
-                    } else {
-                        <$type>::try_from(magnitude).ok()
-                    }
+                    // Without a branch for the sign, which nobody can predict. The least number is one further off.
+                    let most = <$type>::MAX as u64 + u64::from(<$type>::MIN != 0 && negative);
+                    let sign = u64::from(negative).wrapping_neg();
+                    let value = (magnitude ^ sign).wrapping_sub(sign);
+                    let fits = magnitude <= most && (<$type>::MIN != 0 || !negative);
+                    fits.then_some(value as $type)
                 }
             ))
         };
@@ -49,8 +55,7 @@ pub(super) fn usual(
         Column::UInt8(values) => whole!(values, u8),
         Column::UInt16(values) => whole!(values, u16),
         Column::UInt32(values) => whole!(values, u32),
-        Column::UInt64(values) => store!(values, |start, end| integer(text, start, end)
-            .and_then(|(negative, value)| (!negative).then_some(value))),
+        Column::UInt64(values) => whole!(values, u64),
         Column::Int8(values) => whole!(values, i8),
         Column::Int16(values) => whole!(values, i16),
         Column::Int32(values) => whole!(values, i32),
@@ -96,7 +101,7 @@ fn truth(text: &[u8], start: usize, end: usize) -> Option<bool> {
     (yes | no).then_some(yes)
 }
 
-/// Sign and magnitude of a whole number. One that is negative is at least -2^63.
+/// Sign and magnitude of a whole number.
 #[inline(always)]
 fn integer(text: &[u8], start: usize, end: usize) -> Option<(bool, u64)> {
     let negative = *text.get(start)? == b'-';
@@ -115,7 +120,7 @@ fn integer(text: &[u8], start: usize, end: usize) -> Option<(bool, u64)> {
         }
         _ => return None,
     };
-    (!negative || value <= 1 << 63).then_some((negative, value))
+    Some((negative, value))
 }
 
 const BLOCK: u64 = 100_000_000;

@@ -5,6 +5,8 @@
 //! predicted wrongly each time. A record with a quote (or a return that ends no line) is gone through cell by cell
 //! instead. A record that is none of the plan's (blank, ragged, wrong) ends the tile before it.
 
+use tapeline_sys::vector::equal_bytes;
+
 use crate::records::{self, Next, QUOTE};
 
 /// Cells of a tile: its text and places stay in the second level of the cache.
@@ -36,26 +38,12 @@ impl Marks {
     #[inline(always)]
     fn of(block: &[u8; BLOCK], delimiter: u8) -> Self {
         Self {
-            delimiters: bits(block, delimiter),
-            newlines: bits(block, b'\n'),
-            returns: bits(block, b'\r'),
-            quotes: bits(block, QUOTE),
+            delimiters: equal_bytes(block, delimiter),
+            newlines: equal_bytes(block, b'\n'),
+            returns: equal_bytes(block, b'\r'),
+            quotes: equal_bytes(block, QUOTE),
         }
     }
-}
-
-/// Which bytes are `byte`.
-#[inline(always)]
-fn bits(block: &[u8; BLOCK], byte: u8) -> u64 {
-    const LOW: u64 = 0x7F7F_7F7F_7F7F_7F7F;
-    let mut found = 0;
-    for (i, eight) in block.as_chunks::<8>().0.iter().enumerate() {
-        let off = u64::from_le_bytes(*eight) ^ (u64::from(byte) * 0x0101_0101_0101_0101);
-        // The top bit of each byte that is zero, exactly; then the eight bits moved together.
-        let zero = !(((off & LOW) + LOW) | off | LOW);
-        found |= ((zero >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) << (8 * i);
-    }
-    found
 }
 
 impl Tile {
