@@ -96,19 +96,6 @@ pub trait DiskFile: Send + Sync {
     }
 }
 
-/// `io::Write` over a file, for writers that want one.
-pub(crate) struct Appender(pub(crate) Arc<dyn DiskFile>);
-
-impl io::Write for Appender {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.append(&[IoSlice::new(buf)])?;
-        Ok(buf.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// A directory of the operating system.
 #[derive(Debug)]
 pub struct RealDir {

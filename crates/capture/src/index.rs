@@ -1,18 +1,13 @@
 //! The index of a segment: a BCSV file with a row for each periodic (spec/frame-stream.md 7).
-//!
-//! Flat rows in raw packets of 64 KiB: small against the data, and a packet of it is readable on its own.
 
-use std::io::{self, Write};
 use std::sync::Arc;
 
-use tapeline_bcsv::{
-    ColumnType, FileCodec, ReadAt, ReadOptions, Reader, RowCodec, RowWriter, Schema, Selection,
-    Value, WriteOptions,
-};
+use tapeline_bcsv::{ColumnType, Selection, Value};
 use tapeline_wire::assemble::{COMPLETE, INCOMPLETE, IndexRow, LATE};
 
-use crate::digest::Digest;
-use crate::fs::{Appender, DiskFile};
+use crate::fs::DiskFile;
+use crate::index_file::{IndexFile, reader};
+use crate::manifest::IndexEntry;
 
 /// Columns in file order; the last three describe the frames, the rest is u64.
 const COLUMNS: [(&str, ColumnType); 11] = [
@@ -30,80 +25,40 @@ const COLUMNS: [(&str, ColumnType); 11] = [
 ];
 
 /// Writes one.
-pub(crate) struct IndexWriter {
-    rows: RowWriter<Hashing>,
-    file: Arc<dyn DiskFile>,
-}
+pub(crate) struct IndexWriter(IndexFile);
 
 impl IndexWriter {
     /// Write the header.
     pub(crate) fn new(file: Arc<dyn DiskFile>) -> Result<Self, String> {
-        let options = WriteOptions {
-            row_codec: RowCodec::Flat,
-            file_codec: FileCodec::Packet,
-            packet_bytes: 64 << 10,
-            ..WriteOptions::default()
-        };
-        let sink = Hashing {
-            file: Appender(Arc::clone(&file)),
-            digest: Digest::new(),
-            bytes: 0,
-        };
-        let rows = Schema::from_pairs(COLUMNS)
-            .and_then(|schema| RowWriter::new(sink, &schema, &options))
-            .map_err(|e| e.to_string())?;
-        Ok(Self { rows, file })
+        IndexFile::new(file, COLUMNS).map(Self)
     }
 
     /// Append a row; its bytes begin at `offset` of the `.dat`.
     pub(crate) fn row(&mut self, row: &IndexRow, offset: u64) -> Result<(), String> {
-        self.rows
-            .write_row(&[
-                Value::UInt64(row.periodic),
-                Value::UInt64(row.first_sequence),
-                Value::UInt64(row.last_sequence),
-                Value::UInt64(row.first_timestamp_ns),
-                Value::UInt64(row.last_timestamp_ns),
-                Value::UInt64(row.first_received_ns),
-                Value::UInt64(offset),
-                Value::UInt64(row.length),
-                Value::UInt32(row.frames_expected),
-                Value::UInt32(row.frames_present),
-                Value::UInt8(row.status),
-            ])
-            .map_err(|e| e.to_string())
+        self.0.row(&[
+            Value::UInt64(row.periodic),
+            Value::UInt64(row.first_sequence),
+            Value::UInt64(row.last_sequence),
+            Value::UInt64(row.first_timestamp_ns),
+            Value::UInt64(row.last_timestamp_ns),
+            Value::UInt64(row.first_received_ns),
+            Value::UInt64(offset),
+            Value::UInt64(row.length),
+            Value::UInt32(row.frames_expected),
+            Value::UInt32(row.frames_present),
+            Value::UInt8(row.status),
+        ])
     }
 
-    /// Write the footer and make the file durable; its digest and size.
-    pub(crate) fn finish(self) -> Result<(String, u64), String> {
-        let sink = self.rows.finish().map_err(|e| e.to_string())?;
-        self.file.sync_data().map_err(|e| e.to_string())?;
-        Ok((sink.digest.hex(), sink.bytes))
-    }
-}
-
-/// Hashes what passes to the file.
-struct Hashing {
-    file: Appender,
-    digest: Digest,
-    bytes: u64,
-}
-
-impl Write for Hashing {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.file.write(buf)?;
-        self.digest.update(buf.get(..n).unwrap_or_default());
-        self.bytes += n as u64;
-        Ok(n)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+    /// Write the footer and make the file durable; its entry in the manifest, by its final name.
+    pub(crate) fn finish(self, name: String) -> Result<IndexEntry, String> {
+        self.0.finish(name)
     }
 }
 
 /// Rows of an index file; None when it is not one, or not a whole one.
 pub(crate) fn rows(file: Arc<dyn DiskFile>) -> Option<u64> {
-    let reader = Reader::from_source(Arc::new(Source(file)), ReadOptions::default()).ok()?;
+    let reader = reader(file)?;
     (reader.complete().ok()? == Some(true))
         .then(|| reader.num_rows().ok())
         .flatten()
@@ -129,7 +84,7 @@ impl Periodics {
 
 /// Count the rows of an index file; None when it is not one, or not a whole one.
 pub(crate) fn periodics(file: Arc<dyn DiskFile>) -> Option<Periodics> {
-    let reader = Reader::from_source(Arc::new(Source(file)), ReadOptions::default()).ok()?;
+    let reader = reader(file)?;
     if reader.complete().ok()? != Some(true) {
         return None;
     }
@@ -149,16 +104,4 @@ pub(crate) fn periodics(file: Arc<dyn DiskFile>) -> Option<Periodics> {
         }
     }
     Some(found)
-}
-
-/// A file of the recorder's disk, for the reader.
-struct Source(Arc<dyn DiskFile>);
-
-impl ReadAt for Source {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read_at(offset, buffer)
-    }
-    fn size(&self) -> io::Result<u64> {
-        self.0.len()
-    }
 }

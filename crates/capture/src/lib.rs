@@ -20,6 +20,7 @@ pub mod fs;
 #[doc(hidden)]
 pub mod fuzzing;
 mod index;
+mod index_file;
 mod keeper;
 pub mod manifest;
 #[macro_use]

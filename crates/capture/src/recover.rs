@@ -328,7 +328,7 @@ fn write_index(
             account.row_bytes
         )));
     }
-    index.finish().map_err(at)?;
+    index.finish(format!("{stem}.idx.bcsv")).map_err(at)?;
     Ok(account)
 }
 

@@ -1,22 +1,20 @@
 //! One segment of a register log: packets in order of arrival, and an index row for each block.
 
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Map;
-use tapeline_bcsv::{
-    ColumnType, FileCodec, ReadAt, ReadOptions, Reader, RowCodec, RowWriter, Schema, Value,
-    WriteOptions,
-};
+use tapeline_bcsv::{ColumnType, Value};
 use tapeline_sys::clock;
 
 use super::beside::{Beside, Touched};
 use super::shared::RegisterShared;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::fs::{Appender, Dir, DiskFile};
+use crate::fs::{Dir, DiskFile};
+use crate::index_file::{IndexFile, reader};
 use crate::manifest::{IndexEntry, SegmentEntry, compact_time};
 use crate::sink::Closing;
 use crate::sink::segment::PART;
@@ -48,102 +46,42 @@ pub(super) struct Row {
 
 /// Writes an index.
 pub(super) struct LogIndex {
-    rows: RowWriter<Hashing>,
-    file: Arc<dyn DiskFile>,
+    file: IndexFile,
     offset: u64,
-    count: u64,
-}
-
-struct Hashing {
-    file: Appender,
-    digest: Digest,
-    bytes: u64,
-}
-
-impl Write for Hashing {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = self.file.write(buf)?;
-        self.digest.update(buf.get(..n).unwrap_or_default());
-        self.bytes += n as u64;
-        Ok(n)
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
 }
 
 impl LogIndex {
     pub(super) fn new(file: Arc<dyn DiskFile>) -> std::result::Result<Self, String> {
-        let options = WriteOptions {
-            row_codec: RowCodec::Flat,
-            file_codec: FileCodec::Packet,
-            packet_bytes: 64 << 10,
-            ..WriteOptions::default()
-        };
-        let sink = Hashing {
-            file: Appender(Arc::clone(&file)),
-            digest: Digest::new(),
-            bytes: 0,
-        };
-        let rows = Schema::from_pairs(COLUMNS)
-            .and_then(|schema| RowWriter::new(sink, &schema, &options))
-            .map_err(|e| e.to_string())?;
         Ok(Self {
-            rows,
-            file,
+            file: IndexFile::new(file, COLUMNS)?,
             offset: 0,
-            count: 0,
         })
     }
 
     pub(super) fn row(&mut self, row: &Row) -> std::result::Result<(), String> {
-        self.rows
-            .write_row(&[
-                Value::UInt64(self.offset),
-                Value::UInt64(row.length),
-                Value::UInt32(row.packets),
-                Value::UInt64(row.first_us),
-                Value::UInt64(row.last_us),
-                Value::UInt64(row.received_ns),
-                Value::UInt64(row.xxh64),
-                Value::Bool(row.keyframe),
-            ])
-            .map_err(|e| e.to_string())?;
+        self.file.row(&[
+            Value::UInt64(self.offset),
+            Value::UInt64(row.length),
+            Value::UInt32(row.packets),
+            Value::UInt64(row.first_us),
+            Value::UInt64(row.last_us),
+            Value::UInt64(row.received_ns),
+            Value::UInt64(row.xxh64),
+            Value::Bool(row.keyframe),
+        ])?;
         self.offset += row.length;
-        self.count += 1;
         Ok(())
     }
 
-    /// Make the rows so far readable after a kill.
-    fn flush(&mut self) -> std::result::Result<(), String> {
-        self.rows.flush().map_err(|e| e.to_string())
-    }
-
     pub(super) fn finish(self, name: String) -> std::result::Result<IndexEntry, String> {
-        let sink = self.rows.finish().map_err(|e| e.to_string())?;
-        self.file.sync_data().map_err(|e| e.to_string())?;
-        Ok(IndexEntry {
-            name,
-            bytes: sink.bytes,
-            rows: self.count,
-            xxh3_128: sink.digest.hex(),
-        })
+        self.file.finish(name)
     }
 }
 
 /// Rows of an index, as far as they can be read and follow each other.
 pub(super) fn read_rows(file: Arc<dyn DiskFile>) -> Vec<Row> {
-    struct Source(Arc<dyn DiskFile>);
-    impl ReadAt for Source {
-        fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-            self.0.read_at(offset, buffer)
-        }
-        fn size(&self) -> io::Result<u64> {
-            self.0.len()
-        }
-    }
     let mut rows = Vec::new();
-    let Ok(reader) = Reader::from_source(Arc::new(Source(file)), ReadOptions::default()) else {
+    let Some(reader) = reader(file) else {
         return rows;
     };
     let Ok(batches) = reader.batches(&tapeline_bcsv::Selection::default(), 4096) else {
@@ -370,7 +308,7 @@ impl LogSegment {
         let written = self.index.row(row).and_then(|()| {
             if row.keyframe {
                 // Recovery knows our packets from received ones by these rows.
-                self.index.flush()
+                self.index.file.flush()
             } else {
                 Ok(())
             }
@@ -388,7 +326,7 @@ impl LogSegment {
     pub(super) fn sync_index(&self) -> Result<()> {
         self.index
             .file
-            .sync_data()
+            .sync()
             .map_err(|e| Error::io("syncing the index of", &self.part_path(), e))
     }
 

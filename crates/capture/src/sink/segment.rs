@@ -176,15 +176,17 @@ impl Segment {
 impl super::Closing for Segment {
     fn close(self: Box<Self>) -> Result<SegmentEntry> {
         let path = self.part_path();
-        let (index_digest, index_bytes) =
-            self.index.finish().map_err(|e| Error::index(&path, e))?;
-        self.dat
-            .sync_data()
-            .map_err(|e| Error::io("syncing", &path, e))?;
         let (dat_name, index_name) = (
             format!("{}.dat", self.stem),
             format!("{}.idx.bcsv", self.stem),
         );
+        let index = self
+            .index
+            .finish(index_name.clone())
+            .map_err(|e| Error::index(&path, e))?;
+        self.dat
+            .sync_data()
+            .map_err(|e| Error::io("syncing", &path, e))?;
         // The index first: a `.dat` with its final name always has an index beside it.
         for name in [&index_name, &dat_name] {
             let from = format!("{name}{PART}");
@@ -195,12 +197,6 @@ impl super::Closing for Segment {
         self.dir
             .sync()
             .map_err(|e| Error::io("syncing the directory", self.dir.path(), e))?;
-        let index = IndexEntry {
-            name: index_name,
-            bytes: index_bytes,
-            rows: self.account.rows,
-            xxh3_128: index_digest,
-        };
         Ok(self
             .account
             .entry(self.number, dat_name, self.bytes, self.digest.hex(), index))
