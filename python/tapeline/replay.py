@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from tapeline import _native
+from tapeline._sending import Sending
 from tapeline.errors import ConfigError
 from tapeline.recording import open_recording
 from tapeline.urls import parse_destination
@@ -14,13 +15,10 @@ from tapeline.wire import FrameLayout
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
-    from types import TracebackType
 
     from tapeline.recording import Stream
 
 __all__ = ["Replay", "ReplayError", "replay"]
-
-_POLL_S = 0.1  # how often a wait comes up for signals; the compiled wait sleeps in between
 
 
 class ReplayError(ConnectionError):
@@ -36,7 +34,7 @@ class ReplayError(ConnectionError):
         self.summary = summary
 
 
-class Replay:
+class Replay(Sending):
     """A replay in the background. Arguments and errors are those of `replay`.
 
     As a context manager it waits for the end on leaving, or stops when an exception passes through.
@@ -74,37 +72,10 @@ class Replay:
             text = json.dumps(options, allow_nan=False)
         except ValueError:
             raise ConfigError(f"speed is {speed!r}; it must be a number above 0, or 'max'") from None
-        self._native = _native.Replay(text)
-        self._summary: dict[str, Any] | None = None
+        super().__init__(_native.Replay(text))
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until everything is sent.
-
-        Args:
-            timeout: Seconds; None waits for the end.
-
-        Returns:
-            True when everything is sent.
-        """
-        if self._summary is not None:
-            return True
-        left = float("inf") if timeout is None else timeout
-        while not self._native.wait(min(left, _POLL_S)):
-            left -= _POLL_S
-            if left <= 0:
-                return False
-        return True
-
-    def stop(self) -> None:
-        """Ask the senders to end after what they are sending now."""
-        if self._summary is None:
-            self._native.stop()
-
-    def bytes_sent(self) -> int:
-        """Bytes given to the operating system so far."""
-        if self._summary is None:
-            return self._native.bytes_sent()
-        return sum(stream["bytes_sent"] for stream in self._summary["streams"])
+    def _bytes_in(self, account: dict[str, Any]) -> int:
+        return sum(stream["bytes_sent"] for stream in account["streams"])
 
     def summary(self) -> dict[str, Any]:
         """Wait for the end and return what `replay` does.
@@ -112,25 +83,11 @@ class Replay:
         Raises:
             ReplayError: A destination failed, or a file could not be read.
         """
-        self.wait()
-        if self._summary is None:
-            self._summary = json.loads(self._native.finish())
-        failed = [d for d in self._summary["destinations"] if d["error"] is not None]
+        summary = self._finish()
+        failed = [d for d in summary["destinations"] if d["error"] is not None]
         if failed:
-            raise ReplayError("; ".join(f"{d['url']}: {d['error']}" for d in failed), self._summary)
-        return self._summary
-
-    def __enter__(self) -> Self:
-        """Return itself; it is sending already."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Wait for the end, or stop when an exception passes through."""
-        if kind is not None:
-            self.stop()
-        self.wait()
+            raise ReplayError("; ".join(f"{d['url']}: {d['error']}" for d in failed), summary)
+        return summary
 
 
 def replay(
