@@ -1,7 +1,7 @@
 //! One packet on its way into one source: runs of neighbours are found and set as wholes.
 
 use super::super::packet::{PacketRef, four_from, mark_bits, run_bytes};
-use super::page::{PAGE_REGISTERS, PAGE_WORDS, Page};
+use super::page::{PAGE_REGISTERS, PAGE_WORDS, Page, Plain};
 use super::source::{PAGES, SourceImage};
 use super::{Applied, TouchedGroups};
 
@@ -20,6 +20,7 @@ pub(super) struct Run<'a> {
     pub(super) max_pages: usize,
     pub(super) applied: &'a mut Applied,
     pub(super) touched: &'a mut TouchedGroups,
+    pub(super) plain: &'a mut [Option<Box<Plain>>; PAGES],
 }
 
 impl<'a> Run<'a> {
@@ -57,6 +58,9 @@ impl<'a> Run<'a> {
                 continue;
             };
             let slot = usize::from(offset) % PAGE_REGISTERS;
+            if let Some(plain) = &mut self.plain[number % PAGES] {
+                plain.forget(slot);
+            }
             self.applied.changed += match four {
                 Some((_, values)) => page.set_four(slot, u64::from_le_bytes(*values), self.time_us),
                 None => u32::from(page.set(slot, u16::from_le_bytes(*value), self.time_us)),
@@ -89,19 +93,23 @@ impl<'a> Run<'a> {
 
     fn set_in_page(&mut self, page: &Page, doubted: bool, offset: usize, data: &[u8]) {
         let time_us = self.time_us;
+        let plain = self.plain[offset / PAGE_REGISTERS % PAGES]
+            .get_or_insert_with(|| Box::new(Plain::new()));
         let (mut slot, mut rest, mut changed) = (offset, data, 0);
         loop {
             if slot.is_multiple_of(64)
                 && let Some((values, after)) = rest.split_first_chunk()
             {
-                changed += page.set_group(slot, values, time_us);
+                changed += page.set_group(slot, values, time_us, plain);
                 (slot, rest) = (slot + 64, after);
             } else if slot.is_multiple_of(4)
                 && let Some((values, after)) = rest.split_first_chunk()
             {
+                plain.forget(slot);
                 changed += page.set_four(slot, u64::from_le_bytes(*values), time_us);
                 (slot, rest) = (slot + 4, after);
             } else if let Some((value, after)) = rest.split_first_chunk() {
+                plain.forget(slot);
                 changed += u32::from(page.set(slot, u16::from_le_bytes(*value), time_us));
                 (slot, rest) = (slot + 1, after);
             } else {

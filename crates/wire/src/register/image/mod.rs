@@ -26,6 +26,7 @@ use super::sequence::{SeqCounters, SeqTracker, SeqVerdict};
 use apply::Run;
 pub use file::{ImageFileError, ImagePosition, decode_image, encode_image};
 pub use page::PAGE_REGISTERS;
+use page::Plain;
 pub use reader::ImageReader;
 use source::{PAGES, Restored};
 pub use source::{RegisterState, SourceImage};
@@ -35,12 +36,12 @@ pub use source::{RegisterState, SourceImage};
 pub struct ImageLimits {
     /// Sources; packets of others are refused.
     pub max_sources: usize,
-    /// Pages of 1,024 registers over all sources, about 10.8 KB each; registers beyond are refused.
+    /// Pages of 1,024 registers over all sources, 10.8 to 12.9 KB each; registers beyond are refused.
     pub max_pages: usize,
 }
 
 impl Default for ImageLimits {
-    /// Every source of the packet wire (4 types of 256), and 350 MB.
+    /// Every source of the packet wire (4 types of 256), and 350 to 420 MB.
     fn default() -> Self {
         Self {
             max_sources: 1024,
@@ -69,6 +70,8 @@ struct Writer {
     tracker: SeqTracker,
     /// What was listed since it was last taken.
     touched: Option<Box<TouchedGroups>>,
+    /// For pages of which whole groups were set.
+    plain: Box<[Option<Box<Plain>>; PAGES]>,
 }
 
 /// The image, for the thread that writes it.
@@ -186,6 +189,7 @@ impl RegisterImage {
             pages: &mut self.pages,
             max_pages: self.limits.max_pages,
             touched,
+            plain: &mut writer.plain,
             applied: &mut applied,
         };
         run.set(packet);
@@ -315,6 +319,7 @@ impl RegisterImage {
             image,
             tracker: SeqTracker::default(),
             touched: None,
+            plain: Box::new([const { None }; _]),
         });
         Some(place)
     }

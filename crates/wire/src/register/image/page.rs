@@ -29,6 +29,52 @@ pub(super) struct Page {
     pub(super) gap: AtomicU32,
 }
 
+/// What groups of 64 registers of a page hold, for the writer alone: bytes are compared by vectors, atomics only one by
+/// one.
+#[derive(Debug)]
+pub(super) struct Plain {
+    groups: [[u8; 128]; PAGE_WORDS],
+    /// Groups that are as in the page.
+    valid: u16,
+}
+
+impl Plain {
+    pub(super) const fn new() -> Self {
+        Self {
+            groups: [[0; 128]; _],
+            valid: 0,
+        }
+    }
+
+    /// The register is set without this.
+    #[inline(always)]
+    pub(super) fn forget(&mut self, slot: usize) {
+        self.valid &= !(1 << (slot % PAGE_REGISTERS / 64));
+    }
+
+    #[inline(always)]
+    fn keep(&mut self, number: usize, group: &[u8; 128]) {
+        self.groups[number % PAGE_WORDS] = *group;
+        self.valid |= 1 << (number % PAGE_WORDS);
+    }
+
+    /// Whether any register of a group differs, and whether all do; None if that is not known here.
+    #[inline(always)]
+    fn compare(&self, number: usize, group: &[u8; 128]) -> Option<(bool, bool)> {
+        let number = number % PAGE_WORDS;
+        (self.valid >> number & 1 == 1).then_some(())?;
+        // No early end: this compiles to vector code.
+        let (mut differs, mut same) = (0, 0);
+        let olds = self.groups[number].as_chunks::<2>().0;
+        for (old, new) in olds.iter().zip(group.as_chunks::<2>().0) {
+            let (old, new) = (u16::from_le_bytes(*old), u16::from_le_bytes(*new));
+            differs |= old ^ new;
+            same |= if old == new { u16::MAX } else { 0 };
+        }
+        Some((differs != 0, same == 0))
+    }
+}
+
 impl Page {
     pub(super) fn new(gap: u32) -> Self {
         Self {
@@ -119,22 +165,26 @@ impl Page {
 
     /// Sets the 64 registers of a word of the bit maps; how many changed.
     #[inline(always)]
-    pub(super) fn set_group(&self, slot: usize, values: &[u8; 128], time_us: u64) -> u32 {
+    pub(super) fn set_group(
+        &self,
+        slot: usize,
+        group: &[u8; 128],
+        time_us: u64,
+        plain: &mut Plain,
+    ) -> u32 {
         let number = slot % PAGE_REGISTERS / 64;
         let words = &self.values.as_chunks::<16>().0[number];
-        let values = values.as_chunks::<8>().0;
-        let (mut every, mut any) = (TOP_BITS, 0);
-        for (word, value) in words.iter().zip(values) {
-            let differs = word.load(Relaxed) ^ u64::from_le_bytes(*value);
-            every &= lanes_that_differ(differs);
-            any |= differs;
-        }
+        let values = group.as_chunks::<8>().0;
+        let (any, every) = plain
+            .compare(number, group)
+            .unwrap_or_else(|| differences(words, values));
         let known = &self.known[number];
         let seen = known.load(Relaxed);
-        if any == 0 && seen == u64::MAX {
+        if !any && seen == u64::MAX {
             return 0;
         }
-        if every != TOP_BITS && seen != 0 {
+        if !every && seen != 0 {
+            plain.forget(slot);
             let fours = values.iter().enumerate();
             return fours
                 .map(|(n, four)| {
@@ -151,6 +201,7 @@ impl Page {
         if seen != u64::MAX {
             known.store(u64::MAX, Release);
         }
+        plain.keep(number, group);
         64
     }
 
@@ -210,6 +261,18 @@ impl Page {
         }
         self.gap.store(gap, Release);
     }
+}
+
+/// Whether any register differs, and whether all do.
+#[inline(always)]
+fn differences(words: &[AtomicU64; 16], values: &[[u8; 8]]) -> (bool, bool) {
+    let (mut every, mut any) = (TOP_BITS, 0);
+    for (word, value) in words.iter().zip(values) {
+        let differs = word.load(Relaxed) ^ u64::from_le_bytes(*value);
+        every &= lanes_that_differ(differs);
+        any |= differs;
+    }
+    (any != 0, every == TOP_BITS)
 }
 
 /// The top bit of each register of a word that differs at all.
