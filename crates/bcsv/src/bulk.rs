@@ -239,6 +239,8 @@ pub(crate) struct ColumnEncoder {
     /// Places of the string columns.
     string_places: Vec<usize>,
     row: Vec<u8>,
+    /// Flat rows with strings.
+    string_rows: Option<flat::StringRows>,
 }
 
 impl ColumnEncoder {
@@ -256,6 +258,8 @@ impl ColumnEncoder {
                 .map(|(place, _)| place)
                 .collect(),
             row: Vec::new(),
+            string_rows: (header.row_codec() == RowCodec::Flat && layout.strings > 0)
+                .then(flat::StringRows::default),
         }
     }
 
@@ -284,7 +288,10 @@ impl ColumnEncoder {
             .collect();
         let mut done = 0;
         while done < rows && !framer.is_full() {
-            let block = (rows - done).min(self.scatter.rows());
+            let mut block = (rows - done).min(self.scatter.rows());
+            if self.string_rows.is_some() {
+                block = block.min(flat::BLOCK_ROWS);
+            }
             if self.flat && framer.takes_plain_rows() {
                 let layout = &self.layout;
                 let fixed = layout.flat_fixed_bytes();
@@ -303,6 +310,19 @@ impl ColumnEncoder {
             }
             self.scatter
                 .fill(&self.layout, &batch.columns, start + done, block);
+            if let Some(flat) = &mut self.string_rows {
+                let scatter = &self.scatter;
+                let place = (start + done, block);
+                flat.fill(&self.layout, &strings, place, |row| scatter.image(row));
+                for row in flat.rows() {
+                    if framer.is_full() {
+                        break;
+                    }
+                    framer.append(row)?;
+                    done += 1;
+                }
+                continue;
+            }
             for row in 0..block {
                 if framer.is_full() {
                     break;

@@ -95,26 +95,29 @@ impl<'a> ColumnView<'a> {
 
     #[inline]
     fn string(&self, row: usize) -> &'a [u8] {
-        let (bytes, len) = self.string_in_place(row);
-        bytes.get(..len).unwrap_or_default()
-    }
-
-    /// A string with all bytes behind it, and its length.
-    #[inline]
-    fn string_in_place(&self, row: usize) -> (&'a [u8], usize) {
-        let (bytes, from, to) = match *self {
+        match *self {
             Self::String { offsets, bytes } => match offsets.get(row..) {
-                Some([from, to, ..]) => (bytes, index((*from).into()), index((*to).into())),
-                _ => return (&[], 0),
+                Some([from, to, ..]) => bytes
+                    .get(index((*from).into())..index((*to).into()))
+                    .unwrap_or_default(),
+                _ => &[],
             },
             Self::LargeString { offsets, bytes } => match offsets.get(row..) {
-                Some([from, to, ..]) => (bytes, index(*from), index(*to)),
-                _ => return (&[], 0),
+                Some([from, to, ..]) => bytes.get(index(*from)..index(*to)).unwrap_or_default(),
+                _ => &[],
             },
-            _ => return (&[], 0),
-        };
-        let rest = bytes.get(from..).unwrap_or_default();
-        (rest, to.saturating_sub(from).min(rest.len()))
+            _ => &[],
+        }
+    }
+
+    /// Call `each` for `rows` strings from `start` on: all bytes from the start of the string, and its length.
+    #[inline]
+    pub(crate) fn each_string(&self, start: usize, rows: usize, each: impl FnMut(&'a [u8], usize)) {
+        match *self {
+            Self::String { offsets, bytes } => strings(offsets, bytes, start, rows, each),
+            Self::LargeString { offsets, bytes } => strings(offsets, bytes, start, rows, each),
+            _ => {}
+        }
     }
 
     /// Eight bools from `row` on.
@@ -230,6 +233,23 @@ fn check_strings<T: Copy + Into<i64>>(column: usize, offsets: &[T], bytes: &[u8]
     Ok(())
 }
 
+fn strings<'a, T: Copy + Into<i64>>(
+    offsets: &[T],
+    bytes: &'a [u8],
+    start: usize,
+    rows: usize,
+    mut each: impl FnMut(&'a [u8], usize),
+) {
+    let offsets = offsets.get(start..).unwrap_or_default();
+    for pair in offsets.windows(2).take(rows) {
+        if let [from, to] = *pair {
+            let (from, to) = (index(from.into()), index(to.into()));
+            let rest = bytes.get(from..).unwrap_or_default();
+            each(rest, to.saturating_sub(from).min(rest.len()));
+        }
+    }
+}
+
 /// The strings of a row of a batch.
 pub(crate) struct ViewStrings<'v, 'a> {
     pub columns: &'v [ColumnView<'a>],
@@ -242,13 +262,6 @@ impl RowStrings for ViewStrings<'_, '_> {
         self.columns
             .get(i)
             .map_or(&[], |column| column.string(self.row))
-    }
-
-    #[inline]
-    fn string_in_place(&self, i: usize) -> (&[u8], usize) {
-        self.columns
-            .get(i)
-            .map_or((&[], 0), |column| column.string_in_place(self.row))
     }
 }
 

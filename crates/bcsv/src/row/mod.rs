@@ -26,13 +26,6 @@ use crate::schema::Layout;
 pub(crate) trait RowStrings {
     /// String number `i` in layout order.
     fn string(&self, i: usize) -> &[u8];
-
-    /// String number `i`, with whatever is behind it in memory, and its length.
-    #[inline]
-    fn string_in_place(&self, i: usize) -> (&[u8], usize) {
-        let string = self.string(i);
-        (string, string.len())
-    }
 }
 
 /// Encodes rows; holds what the codec remembers of the rows before.
