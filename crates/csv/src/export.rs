@@ -1,13 +1,15 @@
 //! A BCSV file to text, on several threads.
 //!
-//! Threads take ranges of rows in turn, bounded by packets, decode and print them into a buffer, and write that when the
-//! text before it has been written. The range whose turn it is writes at once, so memory holds one bounded buffer per
-//! thread however large packets are.
+//! Threads take ranges of rows in turn, bounded by packets, decode and print them into a buffer. The range whose turn it
+//! is writes what it has after every batch. One that is done before its turn leaves its buffer to the thread that is
+//! writing, and its own thread goes on with another range; one whose buffer is full waits. So memory holds some bounded
+//! buffers per thread however large packets are, and nobody holds a lock while the system copies.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use tapeline_bcsv::{BatchView, ColumnType, OnCorrupt, ReadOptions, Reader, Selection};
 
@@ -55,8 +57,10 @@ impl RowRange {
 const RANGE_ROWS: u64 = 2048;
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 1024;
-/// Text that waits for its turn.
+/// Text of a range that waits for its turn.
 const BUFFER_BYTES: usize = 8 << 20;
+/// Text that is written at once.
+const WRITE_BYTES: usize = 256 << 10;
 
 /// What of a BCSV file is written, and how.
 #[derive(Debug, Clone)]
@@ -128,26 +132,27 @@ pub fn export(
     text.header(&mut head);
     out.write_all(&head)?;
     let ranges = ranges(&reader, options.rows)?;
+    let threads = if options.threads > 0 {
+        options.threads
+    } else {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    };
     let job = Job {
         reader: &reader,
         text: &text,
         chosen,
         ranges,
         next: AtomicUsize::new(0),
-        turn: Mutex::new(Turn {
-            next: 0,
+        turn: AtomicUsize::new(0),
+        left: Mutex::new(Left::default()),
+        turned: Condvar::new(),
+        end: Mutex::new(End {
             out,
             rows: 0,
             bytes: head.len() as u64,
-            failed: None,
         }),
-        turned: Condvar::new(),
+        bound: 2 * threads,
         cancel,
-    };
-    let threads = if options.threads > 0 {
-        options.threads
-    } else {
-        std::thread::available_parallelism().map_or(1, usize::from)
     };
     std::thread::scope(|scope| {
         (1..threads.min(job.ranges.len())).for_each(|_| {
@@ -155,17 +160,15 @@ pub fn export(
         });
         job.work();
     });
-    let turn = job
-        .turn
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
-    if let Some(error) = turn.failed {
+    let left = job.left.into_inner();
+    if let Some(error) = left.unwrap_or_else(PoisonError::into_inner).failed {
         return Err(error);
     }
-    turn.out.flush()?;
+    let end = job.end.into_inner().unwrap_or_else(PoisonError::into_inner);
+    end.out.flush()?;
     Ok(ExportReport {
-        rows: turn.rows,
-        bytes: turn.bytes,
+        rows: end.rows,
+        bytes: end.bytes,
         gaps: reader.gaps()?,
         columns: names.into_iter().zip(kinds).collect(),
     })
@@ -205,102 +208,137 @@ struct Job<'a> {
     chosen: Option<Vec<usize>>,
     ranges: Vec<(u64, u64)>,
     next: AtomicUsize,
-    turn: Mutex<Turn<'a>>,
+    /// The range that may write; it changes under the lock of `left`.
+    turn: AtomicUsize,
+    left: Mutex<Left>,
     turned: Condvar,
+    /// Taken only by the thread whose turn it is.
+    end: Mutex<End<'a>>,
+    /// Ranges that may be left.
+    bound: usize,
     cancel: &'a Cancel,
 }
 
-struct Turn<'a> {
-    /// The range that may write.
-    next: usize,
+/// Ranges that were done before their turn.
+#[derive(Default)]
+struct Left {
+    ranges: BTreeMap<usize, (Text, Result<()>)>,
+    /// Buffers to be used again.
+    buffers: Vec<Vec<u8>>,
+    failed: Option<Error>,
+}
+
+/// Printed rows.
+#[derive(Default)]
+struct Text {
+    bytes: Vec<u8>,
+    rows: u64,
+}
+
+struct End<'a> {
     out: &'a mut (dyn Write + Send),
     rows: u64,
     bytes: u64,
-    failed: Option<Error>,
 }
 
 impl Job<'_> {
     fn work(&self) {
-        let mut buffer = Vec::new();
+        let mut text = Text::default();
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(range) = self.ranges.get(number) else {
                 return;
             };
-            let done = self.range(number, *range, &mut buffer);
-            let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            // An error waits for its turn too: what comes before it is written, or fails first.
-            while turn.next != number && turn.failed.is_none() {
-                turn = self
-                    .turned
-                    .wait(turn)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
-            if turn.failed.is_none() {
-                turn.next += 1;
-                turn.failed = done.err();
-            }
-            let failed = turn.failed.is_some();
-            drop(turn);
-            self.turned.notify_all();
-            if failed {
+            let done = self.range(number, *range, &mut text);
+            if !self.leave(number, std::mem::take(&mut text), done) {
                 return;
             }
+            text.bytes = self.lock().buffers.pop().unwrap_or_default();
         }
     }
 
-    fn range(&self, number: usize, (start, stop): (u64, u64), buffer: &mut Vec<u8>) -> Result<()> {
+    fn lock(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_turn(&self, number: usize) -> bool {
+        self.turn.load(Ordering::Acquire) == number
+    }
+
+    fn range(&self, number: usize, (start, stop): (u64, u64), text: &mut Text) -> Result<()> {
         let selection = Selection {
             columns: self.chosen.clone(),
             start,
             stop: Some(stop),
             threads: 1,
         };
-        buffer.clear();
-        let mut rows = 0;
         for batch in self.reader.batches(&selection, BATCH_ROWS)? {
             let batch = batch?;
             let view = BatchView {
                 rows: batch.rows,
                 columns: batch.columns.iter().map(columns::view).collect(),
             };
-            self.text.rows(&view, 0, batch.rows, buffer)?;
-            rows += batch.rows as u64;
-            self.write(number, buffer, &mut rows, buffer_is_full)?;
-        }
-        self.write(number, buffer, &mut rows, |_| true)
-    }
-
-    /// Write the buffer if it is this range's turn, or wait for that if the buffer `must` go.
-    fn write(
-        &self,
-        number: usize,
-        buffer: &mut Vec<u8>,
-        rows: &mut u64,
-        must: impl Fn(&[u8]) -> bool,
-    ) -> Result<()> {
-        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        while turn.next != number && turn.failed.is_none() {
-            if !must(buffer) {
-                return Ok(());
+            self.text.rows(&view, 0, batch.rows, &mut text.bytes)?;
+            text.rows += batch.rows as u64;
+            if text.bytes.len() >= BUFFER_BYTES {
+                let mut left = self.lock();
+                while !self.is_turn(number) && left.failed.is_none() {
+                    left = self.wait(left);
+                }
+                if left.failed.is_some() {
+                    return Err(Error::new(ErrorKind::Cancelled));
+                }
             }
-            turn = self
-                .turned
-                .wait(turn)
-                .unwrap_or_else(PoisonError::into_inner);
+            if text.bytes.len() >= WRITE_BYTES && self.is_turn(number) {
+                self.write(text)?;
+            }
         }
-        if turn.failed.is_some() {
-            return Err(Error::new(ErrorKind::Cancelled));
-        }
-        turn.out.write_all(buffer)?;
-        turn.bytes += buffer.len() as u64;
-        turn.rows += *rows;
-        drop(turn);
-        buffer.clear();
-        self.cancel.advance(std::mem::take(rows))
+        Ok(())
     }
-}
 
-fn buffer_is_full(buffer: &[u8]) -> bool {
-    buffer.len() >= BUFFER_BYTES
+    fn wait<'b>(&self, left: MutexGuard<'b, Left>) -> MutexGuard<'b, Left> {
+        self.turned
+            .wait(left)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leave a range that is done, and write what is next; false when the work is over. An error waits for its turn too:
+    /// what comes before it is written, or fails first.
+    fn leave(&self, number: usize, text: Text, done: Result<()>) -> bool {
+        let mut left = self.lock();
+        left.ranges.insert(number, (text, done));
+        if self.is_turn(number) {
+            let mut next = number;
+            while left.failed.is_none()
+                && let Some((mut text, done)) = left.ranges.remove(&next)
+            {
+                drop(left);
+                let written = self.write(&mut text).and(done);
+                left = self.lock();
+                left.buffers.push(text.bytes);
+                left.failed = written.err();
+                next += 1;
+                self.turn.store(next, Ordering::Release);
+                self.turned.notify_all();
+            }
+        }
+        // The range whose turn it is never waits here.
+        while left.failed.is_none() && left.ranges.len() >= self.bound {
+            left = self.wait(left);
+        }
+        left.failed.is_none()
+    }
+
+    /// Write what there is; only in turn.
+    fn write(&self, text: &mut Text) -> Result<()> {
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = end.out.write_all(&text.bytes);
+        end.bytes += text.bytes.len() as u64;
+        end.rows += text.rows;
+        drop(end);
+        // Also after an error: nothing is written twice.
+        text.bytes.clear();
+        written?;
+        self.cancel.advance(std::mem::take(&mut text.rows))
+    }
 }
