@@ -342,3 +342,102 @@ impl Job<'_> {
         self.cancel.advance(std::mem::take(&mut text.rows))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tapeline_bcsv::{
+        Column, ColumnSpec, FileOptions, FileWriter, Schema, WriteMode, WriteOptions,
+    };
+
+    use super::*;
+    use crate::sniff::Dialect;
+
+    const ROWS: u32 = 60_000;
+
+    fn file(name: &str) -> std::path::PathBuf {
+        let path =
+            std::env::temp_dir().join(format!("tapeline-{name}-{}.bcsv", std::process::id()));
+        let schema = Schema::new(vec![ColumnSpec::new(b"n", ColumnType::UInt32)]).unwrap();
+        let options = WriteOptions {
+            packet_bytes: 8192,
+            ..WriteOptions::default()
+        };
+        let files = FileOptions::default();
+        let _ = std::fs::remove_file(&path);
+        let writer = FileWriter::open(&path, &schema, WriteMode::New, &options, &files).unwrap();
+        let numbers = Column::UInt32((0..ROWS).collect());
+        let view = BatchView {
+            rows: ROWS as usize,
+            columns: vec![columns::view(&numbers)],
+        };
+        writer.write_batch(&view).unwrap();
+        writer.finish(false).unwrap();
+        path
+    }
+
+    fn options(threads: usize) -> ExportOptions {
+        ExportOptions {
+            format: TextFormat::Csv {
+                dialect: Dialect {
+                    delimiter: b',',
+                    point: b'.',
+                },
+                header: true,
+                nan: String::new(),
+            },
+            columns: None,
+            rows: RowRange::default(),
+            skip_damage: false,
+            threads,
+        }
+    }
+
+    #[test]
+    fn ranges_come_in_order_whoever_is_done_first() {
+        let path = file("order");
+        let wanted: String = std::iter::once("n\n".to_owned())
+            .chain((0..ROWS).map(|n| format!("{n}\n")))
+            .collect();
+        for threads in [1, 2, 3, 8] {
+            let mut out = Vec::new();
+            let report = export(&path, &mut out, &options(threads), &Cancel::default()).unwrap();
+            assert_eq!((report.rows, report.bytes), (ROWS.into(), out.len() as u64));
+            assert!(out == wanted.as_bytes(), "{threads} threads");
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+
+    /// Takes so many bytes and no more.
+    struct Full(usize);
+
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let room = self.0.min(bytes.len());
+            self.0 -= room;
+            if room == 0 && !bytes.is_empty() {
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
+            Ok(room)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_ends_all_threads() {
+        let path = file("full");
+        for threads in [1, 2, 8] {
+            for room in [0, 1, 20_000, 200_000] {
+                let cancel = Cancel::default();
+                let error = export(&path, &mut Full(room), &options(threads), &cancel).unwrap_err();
+                assert!(
+                    matches!(error.kind(), ErrorKind::Io(io) if io.kind() == std::io::ErrorKind::StorageFull)
+                );
+            }
+        }
+        std::fs::remove_file(path).unwrap();
+    }
+}
