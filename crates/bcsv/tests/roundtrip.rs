@@ -56,7 +56,12 @@ fn read(disk: &Memory, on_corrupt: OnCorrupt) -> Reader {
 
 /// Rows `start..stop` read back equal the columns, by every way of reading.
 fn check(reader: &Reader, written: &[Column], start: usize, stop: usize, what: &str) {
-    let wanted: Vec<usize> = (0..written.len()).rev().collect();
+    // In another order, some left out, some twice.
+    let wanted: Vec<usize> = (0..written.len())
+        .rev()
+        .filter(|column| column % 5 != 3)
+        .chain((0..written.len()).filter(|column| column % 3 == 1))
+        .collect();
     for (threads, columns) in [(1, None), (3, None), (2, Some(wanted))] {
         let selection = Selection {
             columns: columns.clone(),

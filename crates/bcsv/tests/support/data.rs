@@ -31,13 +31,17 @@ pub fn schema(random: &mut Random, most: u64) -> Schema {
     Schema::new(specs.collect()).unwrap()
 }
 
-/// A column: holds, ramps, noise and extremes, changing every few rows.
-pub fn column(random: &mut Random, kind: ColumnType, rows: usize) -> Column {
+/// A column: holds, ramps, noise and extremes, changing every few rows, or one in `calm` rows changes at all.
+pub fn column(random: &mut Random, kind: ColumnType, rows: usize, calm: u64) -> Column {
     let mut character = 0;
     let mut value = 0_u64;
     let mut step = 0_u64;
     let mut bits = Vec::with_capacity(rows);
-    for _ in 0..rows {
+    for row in 0..rows {
+        if row > 0 && random.below(calm) != 0 {
+            bits.push(value);
+            continue;
+        }
         if random.below(9) == 0 {
             character = random.below(5);
             step = random.below(4);
@@ -105,12 +109,13 @@ pub fn column(random: &mut Random, kind: ColumnType, rows: usize) -> Column {
     }
 }
 
-/// Columns for a schema.
+/// Columns for a schema; of some tables hardly anything changes.
 pub fn columns(random: &mut Random, schema: &Schema, rows: usize) -> Vec<Column> {
+    let calm = [1, 1, 200][random.below(3) as usize];
     schema
         .columns()
         .iter()
-        .map(|spec| column(random, spec.kind, rows))
+        .map(|spec| column(random, spec.kind, rows, calm))
         .collect()
 }
 
