@@ -140,12 +140,9 @@ pub(crate) fn parse(
         rows += tile.records();
         at += taken;
         if taken == 0 {
-            let (next, is_row) = walk.record(at)?;
-            if is_row {
-                store_row(plan, &mut slots, &walk)?;
-                rows += 1;
-            }
-            at = next;
+            let more;
+            (at, more) = store_record(plan, &mut slots, &mut walk, at)?;
+            rows += more;
         }
     }
     Ok(collect(plan, slots, rows, walk.counts))
@@ -192,17 +189,24 @@ fn in_order(plan: &Plan, bytes: &[u8], first_line: u64) -> std::result::Result<P
     let mut walk = Walk::new(plan, bytes, first_line);
     let (mut rows, mut at) = (0, 0);
     while at < bytes.len() {
-        let (next, is_row) = walk.record(at)?;
-        if is_row {
-            store_row(plan, &mut slots, &walk)?;
-            rows += 1;
-        }
-        at = next;
+        let more;
+        (at, more) = store_record(plan, &mut slots, &mut walk, at)?;
+        rows += more;
     }
     Ok(collect(plan, slots, rows, walk.counts))
 }
 
-fn store_row(plan: &Plan, slots: &mut [Slot], walk: &Walk<'_>) -> std::result::Result<(), Failure> {
+/// The record at `at`, cell by cell; where the next one starts, and how many rows it made.
+fn store_record(
+    plan: &Plan,
+    slots: &mut [Slot],
+    walk: &mut Walk<'_>,
+    at: usize,
+) -> std::result::Result<(usize, usize), Failure> {
+    let (next, is_row) = walk.record(at)?;
+    if !is_row {
+        return Ok((next, 0));
+    }
     let cells = walk.cells.iter().zip(&walk.places);
     for (field, (slot, (text, place))) in slots.iter_mut().zip(cells).enumerate() {
         if slot.target.is_none() {
@@ -213,7 +217,7 @@ fn store_row(plan: &Plan, slots: &mut [Slot], walk: &Walk<'_>) -> std::result::R
             Refused::Error(kind) => walk.error(kind, *place, field).into(),
         })?;
     }
-    Ok(())
+    Ok((next, 1))
 }
 
 fn make_slots(plan: &Plan, bytes: &[u8]) -> Vec<Slot> {
