@@ -1,20 +1,20 @@
 //! A BCSV file to text, on several threads.
 //!
-//! Threads take ranges of rows in turn, bounded by packets, decode and print them into a buffer. The range whose turn it
-//! is writes what it has after every batch. One that is done before its turn leaves its buffer to the thread that is
-//! writing, and its own thread goes on with another range; one whose buffer is full waits. So memory holds some bounded
-//! buffers per thread however large packets are, and nobody holds a lock while the system copies.
+//! Rows are taken in batches: one thread at a time decodes the next one of a packet, prints it outside the lock, and
+//! leaves the text. Whoever leaves the text whose turn it is writes it and what was left behind it. So all threads work
+//! on one packet, memory holds a few small texts that are still in the cache when they are written, and nobody holds a
+//! lock while the system copies. A thread that finds the packet taken opens the next one and goes on there, as long as
+//! few texts wait: with many threads, decoding would be too slow for all of them.
 
-use std::collections::BTreeMap;
+mod work;
+
 use std::io::Write;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use tapeline_bcsv::{BatchView, ColumnType, OnCorrupt, ReadOptions, Reader, Selection};
+use tapeline_bcsv::{ColumnType, OnCorrupt, ReadOptions, Reader};
 
+use self::work::{Job, batch_rows, work};
 use crate::chunks::Cancel;
-use crate::columns;
 use crate::error::{Error, ErrorKind, Result};
 use crate::text::{TextFormat, TextWriter};
 
@@ -53,14 +53,8 @@ impl RowRange {
     }
 }
 
-/// Rows of a range at least, so that handing over costs nothing.
+/// Rows of a range at least, so that opening it costs nothing.
 const RANGE_ROWS: u64 = 2048;
-/// Rows decoded at a time.
-const BATCH_ROWS: usize = 1024;
-/// Text of a range that waits for its turn.
-const BUFFER_BYTES: usize = 8 << 20;
-/// Text that is written at once.
-const WRITE_BYTES: usize = 256 << 10;
 
 /// What of a BCSV file is written, and how.
 #[derive(Debug, Clone)]
@@ -137,38 +131,23 @@ pub fn export(
     } else {
         std::thread::available_parallelism().map_or(1, usize::from)
     };
+    // A thread for each batch at most.
+    let total: u64 = ranges.iter().map(|(start, stop)| stop - start).sum();
+    let batches = total / batch_rows(&text) as u64 + 1;
+    let threads = threads.min(usize::try_from(batches).unwrap_or(usize::MAX));
     let job = Job {
         reader: &reader,
         text: &text,
         chosen,
         ranges,
-        next: AtomicUsize::new(0),
-        turn: AtomicUsize::new(0),
-        left: Mutex::new(Left::default()),
-        turned: Condvar::new(),
-        end: Mutex::new(End {
-            out,
-            rows: 0,
-            bytes: head.len() as u64,
-        }),
-        bound: 2 * threads,
+        threads,
         cancel,
     };
-    std::thread::scope(|scope| {
-        (1..threads.min(job.ranges.len())).for_each(|_| {
-            scope.spawn(|| job.work());
-        });
-        job.work();
-    });
-    let left = job.left.into_inner();
-    if let Some(error) = left.unwrap_or_else(PoisonError::into_inner).failed {
-        return Err(error);
-    }
-    let end = job.end.into_inner().unwrap_or_else(PoisonError::into_inner);
-    end.out.flush()?;
+    let written = work(&job, out)?;
+    out.flush()?;
     Ok(ExportReport {
-        rows: end.rows,
-        bytes: end.bytes,
+        rows: written.rows,
+        bytes: head.len() as u64 + written.bytes,
         gaps: reader.gaps()?,
         columns: names.into_iter().zip(kinds).collect(),
     })
@@ -202,155 +181,15 @@ fn ranges(reader: &Reader, rows: RowRange) -> Result<Vec<(u64, u64)>> {
     Ok(ranges)
 }
 
-struct Job<'a> {
-    reader: &'a Reader,
-    text: &'a TextWriter,
-    chosen: Option<Vec<usize>>,
-    ranges: Vec<(u64, u64)>,
-    next: AtomicUsize,
-    /// The range that may write; it changes under the lock of `left`.
-    turn: AtomicUsize,
-    left: Mutex<Left>,
-    turned: Condvar,
-    /// Taken only by the thread whose turn it is.
-    end: Mutex<End<'a>>,
-    /// Ranges that may be left.
-    bound: usize,
-    cancel: &'a Cancel,
-}
-
-/// Ranges that were done before their turn.
-#[derive(Default)]
-struct Left {
-    ranges: BTreeMap<usize, (Text, Result<()>)>,
-    /// Buffers to be used again.
-    buffers: Vec<Vec<u8>>,
-    failed: Option<Error>,
-}
-
-/// Printed rows.
-#[derive(Default)]
-struct Text {
-    bytes: Vec<u8>,
-    rows: u64,
-}
-
-struct End<'a> {
-    out: &'a mut (dyn Write + Send),
-    rows: u64,
-    bytes: u64,
-}
-
-impl Job<'_> {
-    fn work(&self) {
-        let mut text = Text::default();
-        loop {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(range) = self.ranges.get(number) else {
-                return;
-            };
-            let done = self.range(number, *range, &mut text);
-            if !self.leave(number, std::mem::take(&mut text), done) {
-                return;
-            }
-            text.bytes = self.lock().buffers.pop().unwrap_or_default();
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Left> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_turn(&self, number: usize) -> bool {
-        self.turn.load(Ordering::Acquire) == number
-    }
-
-    fn range(&self, number: usize, (start, stop): (u64, u64), text: &mut Text) -> Result<()> {
-        let selection = Selection {
-            columns: self.chosen.clone(),
-            start,
-            stop: Some(stop),
-            threads: 1,
-        };
-        for batch in self.reader.batches(&selection, BATCH_ROWS)? {
-            let batch = batch?;
-            let view = BatchView {
-                rows: batch.rows,
-                columns: batch.columns.iter().map(columns::view).collect(),
-            };
-            self.text.rows(&view, 0, batch.rows, &mut text.bytes)?;
-            text.rows += batch.rows as u64;
-            if text.bytes.len() >= BUFFER_BYTES {
-                let mut left = self.lock();
-                while !self.is_turn(number) && left.failed.is_none() {
-                    left = self.wait(left);
-                }
-                if left.failed.is_some() {
-                    return Err(Error::new(ErrorKind::Cancelled));
-                }
-            }
-            if text.bytes.len() >= WRITE_BYTES && self.is_turn(number) {
-                self.write(text)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn wait<'b>(&self, left: MutexGuard<'b, Left>) -> MutexGuard<'b, Left> {
-        self.turned
-            .wait(left)
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Leave a range that is done, and write what is next; false when the work is over. An error waits for its turn too:
-    /// what comes before it is written, or fails first.
-    fn leave(&self, number: usize, text: Text, done: Result<()>) -> bool {
-        let mut left = self.lock();
-        left.ranges.insert(number, (text, done));
-        if self.is_turn(number) {
-            let mut next = number;
-            while left.failed.is_none()
-                && let Some((mut text, done)) = left.ranges.remove(&next)
-            {
-                drop(left);
-                let written = self.write(&mut text).and(done);
-                left = self.lock();
-                left.buffers.push(text.bytes);
-                left.failed = written.err();
-                next += 1;
-                self.turn.store(next, Ordering::Release);
-                self.turned.notify_all();
-            }
-        }
-        // The range whose turn it is never waits here.
-        while left.failed.is_none() && left.ranges.len() >= self.bound {
-            left = self.wait(left);
-        }
-        left.failed.is_none()
-    }
-
-    /// Write what there is; only in turn.
-    fn write(&self, text: &mut Text) -> Result<()> {
-        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = end.out.write_all(&text.bytes);
-        end.bytes += text.bytes.len() as u64;
-        end.rows += text.rows;
-        drop(end);
-        // Also after an error: nothing is written twice.
-        text.bytes.clear();
-        written?;
-        self.cancel.advance(std::mem::take(&mut text.rows))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use tapeline_bcsv::{
-        Column, ColumnSpec, FileOptions, FileWriter, Schema, WriteMode, WriteOptions,
+        BatchView, Column, ColumnSpec, FileOptions, FileWriter, Schema, WriteMode, WriteOptions,
     };
 
     use super::*;
+    use crate::columns;
     use crate::sniff::Dialect;
 
     const ROWS: u32 = 60_000;

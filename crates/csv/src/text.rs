@@ -30,6 +30,23 @@ pub enum TextFormat {
     JsonLines,
 }
 
+/// What printing needs and can keep from batch to batch of the same columns.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    sheet: Sheet,
+    hints: Vec<Hint>,
+}
+
+impl Scratch {
+    fn of(&mut self, columns: usize) -> (&mut Sheet, &mut [Hint]) {
+        if self.hints.len() != columns || self.sheet.rows == 0 {
+            self.sheet = Sheet::new(columns);
+            self.hints = vec![Hint::default(); columns];
+        }
+        (&mut self.sheet, &mut self.hints)
+    }
+}
+
 /// Writes rows of a table as text into a buffer.
 #[derive(Debug, Clone)]
 pub struct TextWriter {
@@ -109,6 +126,11 @@ impl TextWriter {
         Ok(writer)
     }
 
+    /// How many columns there are.
+    pub(crate) fn columns(&self) -> usize {
+        self.before.len()
+    }
+
     /// What the text starts with.
     pub fn header(&self, out: &mut Vec<u8>) {
         if matches!(self.format, TextFormat::Csv { header: true, .. }) {
@@ -128,8 +150,23 @@ impl TextWriter {
         to: usize,
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        let mut sheet = Sheet::new(batch.columns.len());
-        let mut hints = vec![Hint::default(); batch.columns.len()];
+        self.rows_with(&mut Scratch::default(), batch, from, to, out)
+    }
+
+    /// The same with memory that served before, for the columns of this writer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::rows`].
+    pub(crate) fn rows_with(
+        &self,
+        scratch: &mut Scratch,
+        batch: &BatchView<'_>,
+        from: usize,
+        to: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let (sheet, hints) = scratch.of(batch.columns.len());
         let mut at = out.len();
         let mut first = from;
         while first < to {
@@ -139,8 +176,8 @@ impl TextWriter {
                 text: self,
                 batch,
                 rows: rows.clone(),
-                sheet: &mut sheet,
-                hints: &mut hints,
+                sheet,
+                hints,
             });
             for (row, cells) in rows.zip(sheet.cells.chunks(sheet.columns.max(1))) {
                 self.row(batch, row, cells, out, &mut at)?;

@@ -26,6 +26,7 @@ pub(super) struct Cell {
 }
 
 /// Row by row.
+#[derive(Default)]
 pub(super) struct Sheet {
     pub cells: Vec<Cell>,
     pub columns: usize,
