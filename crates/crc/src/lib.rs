@@ -1,4 +1,5 @@
-//! CRC32C (Castagnoli, reflected polynomial 0x82F63B78): one-shot, streaming, combining and range queries; and XXH64.
+//! CRC32C (Castagnoli, reflected polynomial 0x82F63B78): one-shot, streaming, combining and range queries; XXH64; and
+//! comparisons of registers ([`lanes`]), which want the processor's vectors as the checksums do.
 //!
 //! All CRC functions take and give the finished checksum (what stands on the wire), never the raw
 //! register; `update(0, bytes)` equals `crc32c(bytes)`.
@@ -15,6 +16,7 @@
 
 #[cfg(all(target_arch = "aarch64", not(tapeline_portable)))]
 mod arm;
+pub mod lanes;
 mod poly;
 mod portable;
 mod ranges;

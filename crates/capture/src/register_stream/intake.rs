@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use tapeline_ring::{Block, Producer};
 use tapeline_wire::register::{
-    Command, FramingLost, Kind, PacketCounters, PacketRef, PacketScanner, RegisterImage, Source,
-    TouchedGroups,
+    Command, FramingLost, ImageBatch, Kind, PacketCounters, PacketRef, PacketScanner,
+    RegisterImage, Source, TouchedGroups,
 };
 
 use super::shared::{RegIn, RegisterShared};
@@ -190,7 +190,7 @@ impl Intake {
             tag.received_ns = received_ns;
         }
         let mut scan = Scan {
-            image: &mut self.image,
+            image: self.image.batch(),
             tag: &mut tag,
             answers,
             base,
@@ -204,6 +204,8 @@ impl Intake {
         let (next, syncs, unplaced) = (scan.next, scan.syncs, scan.unplaced);
         self.counters.unplaced += unplaced;
         self.counters.replies += scan.replies;
+        // The image has it all before anybody is told so.
+        drop(scan);
         if unplaced > 0 {
             tag.touched_more = true;
             self.segment_certain = false;
@@ -465,7 +467,7 @@ pub(super) struct Taken {
 
 /// One arrival on its way through the image.
 struct Scan<'a> {
-    image: &'a mut RegisterImage,
+    image: ImageBatch<'a>,
     tag: &'a mut LogBatch,
     answers: Option<&'a mut Answers>,
     base: usize,
@@ -507,7 +509,7 @@ impl Scan<'_> {
                 answers.deferred.extend_from_slice(packet.bytes);
             }
             Command::Query => {
-                self.image.answer(packet, &mut answers.out);
+                self.image.settled().answer(packet, &mut answers.out);
                 self.replies += 1;
             }
             Command::Sync => {

@@ -18,7 +18,7 @@ pub use counters::{InvalidCounters, PacketCounters};
 pub use decoder::PacketDecoder;
 pub use encode::{EncodeError, PacketFields, encode_packet, encode_simple};
 pub use image::{
-    Applied, ImageFileError, ImageLimits, ImagePosition, ImageReader, PAGE_REGISTERS,
+    Applied, ImageBatch, ImageFileError, ImageLimits, ImagePosition, ImageReader, PAGE_REGISTERS,
     RegisterImage, RegisterState, SourceImage, TouchedGroups, decode_image, encode_image,
 };
 pub use ledger::{ClosedCounters, RegisterLedger};

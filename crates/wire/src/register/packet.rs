@@ -9,6 +9,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use tapeline_crc::lanes;
+
 /// The most registers in a packet of either wire.
 pub const MAX_COUNT: u32 = 65_536;
 /// Bytes of a data packet before `control`, its length included.
@@ -382,35 +384,14 @@ pub(super) fn run_bytes(control: &[u8]) -> usize {
     let Some(first) = control.first_chunk::<2>() else {
         return 0;
     };
-    let mut want = u16::from_le_bytes(*first);
-    let left = 65_536 - usize::from(want);
-    let mut control = control.get(..2 * left).unwrap_or(control);
+    let first = u16::from_le_bytes(*first);
+    let mut control = control;
     if let Some(four) = control.first_chunk::<8>()
-        && u64::from_le_bytes(*four) != four_from(want)
+        && u64::from_le_bytes(*four) != four_from(first)
     {
         control = control.get(..6).unwrap_or_default();
     }
-    let mut bytes = 0;
-    for block in control.as_chunks::<64>().0 {
-        // No early end within a block: this compiles to vector code.
-        let mut differs = 0;
-        for (word, n) in block.as_chunks::<2>().0.iter().zip(0..32) {
-            differs |= u16::from_le_bytes(*word) ^ want.wrapping_add(n);
-        }
-        if differs != 0 {
-            break;
-        }
-        bytes += block.len();
-        want = want.wrapping_add(32);
-    }
-    for word in control.get(bytes..).unwrap_or_default().as_chunks::<2>().0 {
-        if u16::from_le_bytes(*word) != want {
-            break;
-        }
-        bytes += 2;
-        want = want.wrapping_add(1);
-    }
-    bytes
+    lanes::ascending(control, first)
 }
 
 /// Sets the bits of a range in words of 64, the lowest first; bits beyond the words are left out.

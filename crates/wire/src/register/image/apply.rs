@@ -1,7 +1,8 @@
 //! One packet on its way into one source: runs of neighbours are found and set as wholes.
 
 use super::super::packet::{PacketRef, four_from, mark_bits, run_bytes};
-use super::page::{PAGE_REGISTERS, PAGE_WORDS, Page, Plain};
+use super::ahead::Ahead;
+use super::page::{PAGE_REGISTERS, PAGE_WORDS, Page};
 use super::source::{PAGES, SourceImage};
 use super::{Applied, TouchedGroups};
 
@@ -20,7 +21,10 @@ pub(super) struct Run<'a> {
     pub(super) max_pages: usize,
     pub(super) applied: &'a mut Applied,
     pub(super) touched: &'a mut TouchedGroups,
-    pub(super) plain: &'a mut [Option<Box<Plain>>; PAGES],
+    pub(super) ahead: &'a mut [Option<Box<Ahead>>; PAGES],
+    /// Number of the source, and pages that are behind their `ahead`.
+    pub(super) place: usize,
+    pub(super) unsettled: &'a mut Vec<(usize, usize)>,
 }
 
 impl<'a> Run<'a> {
@@ -58,8 +62,8 @@ impl<'a> Run<'a> {
                 continue;
             };
             let slot = usize::from(offset) % PAGE_REGISTERS;
-            if let Some(plain) = &mut self.plain[number % PAGES] {
-                plain.forget(slot);
+            if let Some(ahead) = &mut self.ahead[number % PAGES] {
+                ahead.forget(page, slot);
             }
             self.applied.changed += match four {
                 Some((_, values)) => page.set_four(slot, u64::from_le_bytes(*values), self.time_us),
@@ -92,33 +96,17 @@ impl<'a> Run<'a> {
     }
 
     fn set_in_page(&mut self, page: &Page, doubted: bool, offset: usize, data: &[u8]) {
-        let time_us = self.time_us;
-        let plain = self.plain[offset / PAGE_REGISTERS % PAGES]
-            .get_or_insert_with(|| Box::new(Plain::new()));
-        let (mut slot, mut rest, mut changed) = (offset, data, 0);
-        loop {
-            if slot.is_multiple_of(64)
-                && let Some((values, after)) = rest.split_first_chunk()
-            {
-                changed += page.set_group(slot, values, time_us, plain);
-                (slot, rest) = (slot + 64, after);
-            } else if slot.is_multiple_of(4)
-                && let Some((values, after)) = rest.split_first_chunk()
-            {
-                plain.forget(slot);
-                changed += page.set_four(slot, u64::from_le_bytes(*values), time_us);
-                (slot, rest) = (slot + 4, after);
-            } else if let Some((value, after)) = rest.split_first_chunk() {
-                plain.forget(slot);
-                changed += u32::from(page.set(slot, u16::from_le_bytes(*value), time_us));
-                (slot, rest) = (slot + 1, after);
-            } else {
-                break;
-            }
-        }
-        self.applied.changed += changed;
+        let (number, slot) = (offset / PAGE_REGISTERS % PAGES, offset % PAGE_REGISTERS);
+        let ahead = self.ahead[number].get_or_insert_with(|| Box::new(Ahead::new()));
+        let settled = !ahead.is_unsettled();
+        self.applied.changed += ahead.set(page, slot, data, self.time_us);
         if doubted {
-            (offset..offset + data.len() / 2).for_each(|slot| page.trust(slot));
+            // Only what is in the page is beyond doubt.
+            ahead.settle(page);
+            page.trust_range(slot..slot + data.len() / 2);
+        }
+        if settled && ahead.is_unsettled() {
+            self.unsettled.push((self.place, number));
         }
     }
 
@@ -135,7 +123,13 @@ impl<'a> Run<'a> {
                 slot.get_or_init(|| Box::new(Page::new(self.gap)))
             }
         };
-        page.doubt(self.gap);
+        if page.is_before(self.gap) {
+            // What is known now is in doubt.
+            if let Some(ahead) = &mut self.ahead[number % PAGES] {
+                ahead.settle(page);
+            }
+            page.doubt(self.gap);
+        }
         Some((page, page.any_doubted()))
     }
 
@@ -149,6 +143,9 @@ impl<'a> Run<'a> {
         }
         for (number, listed) in listed.as_chunks::<PAGE_WORDS>().0.iter().enumerate() {
             if let Some(page) = self.image.page(number) {
+                if let Some(ahead) = &mut self.ahead[number % PAGES] {
+                    ahead.forget_all(page);
+                }
                 page.keep_known(listed);
                 page.trust_all(self.gap);
             }

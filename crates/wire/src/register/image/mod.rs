@@ -11,7 +11,9 @@
 //! applied from the position at which the copy began. Exact answers (queries, keyframes) come from
 //! the thread that writes.
 
+mod ahead;
 mod apply;
+mod batch;
 mod file;
 mod page;
 mod reader;
@@ -23,10 +25,11 @@ use std::sync::Arc;
 use super::encode::{PacketFields, encode_packet, encode_simple};
 use super::packet::{Command, Kind, PacketRef, Source};
 use super::sequence::{SeqCounters, SeqTracker, SeqVerdict};
+use ahead::Ahead;
 use apply::Run;
+pub use batch::ImageBatch;
 pub use file::{ImageFileError, ImagePosition, decode_image, encode_image};
 pub use page::PAGE_REGISTERS;
-use page::Plain;
 pub use reader::ImageReader;
 use source::{PAGES, Restored};
 pub use source::{RegisterState, SourceImage};
@@ -36,12 +39,12 @@ pub use source::{RegisterState, SourceImage};
 pub struct ImageLimits {
     /// Sources; packets of others are refused.
     pub max_sources: usize,
-    /// Pages of 1,024 registers over all sources, 10.8 to 12.9 KB each; registers beyond are refused.
+    /// Pages of 1,024 registers over all sources, 10.8 to 14.1 KB each; registers beyond are refused.
     pub max_pages: usize,
 }
 
 impl Default for ImageLimits {
-    /// Every source of the packet wire (4 types of 256), and 350 to 420 MB.
+    /// Every source of the packet wire (4 types of 256), and 350 to 460 MB.
     fn default() -> Self {
         Self {
             max_sources: 1024,
@@ -70,8 +73,8 @@ struct Writer {
     tracker: SeqTracker,
     /// What was listed since it was last taken.
     touched: Option<Box<TouchedGroups>>,
-    /// For pages of which whole groups were set.
-    plain: Box<[Option<Box<Plain>>; PAGES]>,
+    /// For pages of which whole stretches were set.
+    ahead: Box<[Option<Box<Ahead>>; PAGES]>,
 }
 
 /// The image, for the thread that writes it.
@@ -87,6 +90,8 @@ pub struct RegisterImage {
     sequence: SeqCounters,
     /// Places of sources with something touched.
     touched: Vec<usize>,
+    /// Places of sources and numbers of their pages that the batch at work has not told everything.
+    unsettled: Vec<(usize, usize)>,
 }
 
 impl Default for RegisterImage {
@@ -108,6 +113,7 @@ impl RegisterImage {
             pages: 0,
             sequence: SeqCounters::default(),
             touched: Vec::new(),
+            unsettled: Vec::new(),
         }
     }
 
@@ -151,6 +157,17 @@ impl RegisterImage {
     /// Applies a packet; anything but DIFF and FULL changes nothing.
     #[inline]
     pub fn apply(&mut self, packet: &PacketRef<'_>) -> Applied {
+        self.batch().apply(packet)
+    }
+
+    /// Packets from here to the end of the batch are seen by readers when it ends, at the latest.
+    #[inline]
+    pub const fn batch(&mut self) -> ImageBatch<'_> {
+        ImageBatch::new(self)
+    }
+
+    #[inline(always)]
+    fn apply_ahead(&mut self, packet: &PacketRef<'_>) -> Applied {
         if !packet.command.sets_registers() {
             return Applied::default();
         }
@@ -189,7 +206,9 @@ impl RegisterImage {
             pages: &mut self.pages,
             max_pages: self.limits.max_pages,
             touched,
-            plain: &mut writer.plain,
+            ahead: &mut writer.ahead,
+            place,
+            unsettled: &mut self.unsettled,
             applied: &mut applied,
         };
         run.set(packet);
@@ -297,6 +316,19 @@ impl RegisterImage {
         sources.any(|image| image.unknown_since_us().is_some())
     }
 
+    #[cold]
+    fn settle(&mut self) {
+        for (place, number) in self.unsettled.drain(..) {
+            let writer = self.writers.get_mut(place);
+            if let Some(writer) = writer
+                && let Some(page) = writer.image.page(number)
+                && let Some(ahead) = writer.ahead.get_mut(number).and_then(Option::as_mut)
+            {
+                ahead.settle(page);
+            }
+        }
+    }
+
     #[inline]
     fn place(&mut self, source: Source) -> Option<usize> {
         if let Some(writer) = self.writers.get(self.last)
@@ -319,7 +351,7 @@ impl RegisterImage {
             image,
             tracker: SeqTracker::default(),
             touched: None,
-            plain: Box::new([const { None }; _]),
+            ahead: Box::new([const { None }; _]),
         });
         Some(place)
     }

@@ -1,9 +1,13 @@
 //! A page of registers: values, what is known, when each changed, what is in doubt.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
-use super::super::packet::EVERY_LANE;
+use tapeline_crc::lanes::Group;
+
+use super::super::packet::{EVERY_LANE, mark_bits};
+use super::ahead::Layer;
 
 /// Registers of a page.
 pub const PAGE_REGISTERS: usize = 1024;
@@ -27,52 +31,6 @@ pub(super) struct Page {
     any_doubted: AtomicBool,
     /// Number of the source's gap up to which `doubted` is right; after later ones it is `known`.
     pub(super) gap: AtomicU32,
-}
-
-/// What groups of 64 registers of a page hold, for the writer alone: bytes are compared by vectors, atomics only one by
-/// one.
-#[derive(Debug)]
-pub(super) struct Plain {
-    groups: [[u8; 128]; PAGE_WORDS],
-    /// Groups that are as in the page.
-    valid: u16,
-}
-
-impl Plain {
-    pub(super) const fn new() -> Self {
-        Self {
-            groups: [[0; 128]; _],
-            valid: 0,
-        }
-    }
-
-    /// The register is set without this.
-    #[inline(always)]
-    pub(super) fn forget(&mut self, slot: usize) {
-        self.valid &= !(1 << (slot % PAGE_REGISTERS / 64));
-    }
-
-    #[inline(always)]
-    fn keep(&mut self, number: usize, group: &[u8; 128]) {
-        self.groups[number % PAGE_WORDS] = *group;
-        self.valid |= 1 << (number % PAGE_WORDS);
-    }
-
-    /// Whether any register of a group differs, and whether all do; None if that is not known here.
-    #[inline(always)]
-    fn compare(&self, number: usize, group: &[u8; 128]) -> Option<(bool, bool)> {
-        let number = number % PAGE_WORDS;
-        (self.valid >> number & 1 == 1).then_some(())?;
-        // No early end: this compiles to vector code.
-        let (mut differs, mut same) = (0, 0);
-        let olds = self.groups[number].as_chunks::<2>().0;
-        for (old, new) in olds.iter().zip(group.as_chunks::<2>().0) {
-            let (old, new) = (u16::from_le_bytes(*old), u16::from_le_bytes(*new));
-            differs |= old ^ new;
-            same |= if old == new { u16::MAX } else { 0 };
-        }
-        Some((differs != 0, same == 0))
-    }
 }
 
 impl Page {
@@ -163,46 +121,44 @@ impl Page {
         changed
     }
 
-    /// Sets the 64 registers of a word of the bit maps; how many changed.
-    #[inline(always)]
-    pub(super) fn set_group(
-        &self,
-        slot: usize,
-        group: &[u8; 128],
-        time_us: u64,
-        plain: &mut Plain,
-    ) -> u32 {
-        let number = slot % PAGE_REGISTERS / 64;
-        let words = &self.values.as_chunks::<16>().0[number];
-        let values = group.as_chunks::<8>().0;
-        let (any, every) = plain
-            .compare(number, group)
-            .unwrap_or_else(|| differences(words, values));
-        let known = &self.known[number];
-        let seen = known.load(Relaxed);
-        if !any && seen == u64::MAX {
-            return 0;
+    /// The values of the 64 registers of a word of the bit maps, and which are known.
+    pub(super) fn group(&self, number: usize) -> (Group, u64) {
+        let mut group = [0; _];
+        let words = &self.values.as_chunks::<16>().0[number % PAGE_WORDS];
+        for (bytes, word) in group.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *bytes = word.load(Relaxed).to_le_bytes();
         }
-        if !every && seen != 0 {
-            plain.forget(slot);
-            let fours = values.iter().enumerate();
-            return fours
-                .map(|(n, four)| {
-                    self.set_four(number * 64 + 4 * n, u64::from_le_bytes(*four), time_us)
-                })
-                .sum();
-        }
-        // One time for all of them: eight bytes to store for each would be most of the work.
-        self.group_us[number].store(time_us, Relaxed);
-        self.grouped[number].store(u64::MAX, Release);
-        for (word, value) in words.iter().zip(values) {
+        (group, self.known[number % PAGE_WORDS].load(Relaxed))
+    }
+
+    /// Sets those values, after the times of those that changed.
+    pub(super) fn set_group(&self, number: usize, group: &Group, known: u64) {
+        let words = &self.values.as_chunks::<16>().0[number % PAGE_WORDS];
+        for (word, value) in words.iter().zip(group.as_chunks::<8>().0) {
             word.store(u64::from_le_bytes(*value), Release);
         }
-        if seen != u64::MAX {
-            known.store(u64::MAX, Release);
+        let seen = &self.known[number % PAGE_WORDS];
+        if seen.load(Relaxed) != known {
+            seen.store(known, Release);
         }
-        plain.keep(number, group);
-        64
+    }
+
+    /// When registers of a group change, which they do after this.
+    pub(super) fn set_times(&self, number: usize, layer: Layer) {
+        let number = number % PAGE_WORDS;
+        if layer.registers == u64::MAX {
+            // One time for all of them: eight bytes to store for each would be most of the work.
+            self.group_us[number].store(layer.time_us, Relaxed);
+            self.grouped[number].store(u64::MAX, Release);
+            return;
+        }
+        let mut left = layer.registers;
+        while left != 0 {
+            let slot = number * 64 + left.trailing_zeros() as usize;
+            left &= left - 1;
+            self.changed_us[slot].store(layer.time_us, Relaxed);
+        }
+        self.on_their_own(number, layer.registers);
     }
 
     /// From here on the times of these registers are their own; those have been stored.
@@ -227,11 +183,15 @@ impl Page {
         time.load(Acquire)
     }
 
+    /// Whether `doubted` is right only up to an earlier gap of the source.
+    #[inline(always)]
+    pub(super) fn is_before(&self, gap: u32) -> bool {
+        self.gap.load(Relaxed) != gap
+    }
+
     /// Brings `doubted` up to the source's gap `number`.
+    #[cold]
     pub(super) fn doubt(&self, number: u32) {
-        if self.gap.load(Relaxed) == number {
-            return;
-        }
         for (doubted, known) in self.doubted.iter().zip(&self.known) {
             doubted.store(known.load(Relaxed), Relaxed);
         }
@@ -251,6 +211,14 @@ impl Page {
         }
     }
 
+    pub(super) fn trust_range(&self, slots: Range<usize>) {
+        let mut bits = [0; PAGE_WORDS];
+        mark_bits(&mut bits, slots);
+        for (doubted, bits) in self.doubted.iter().zip(bits) {
+            doubted.store(doubted.load(Relaxed) & !bits, Relaxed);
+        }
+    }
+
     pub(super) fn any_doubted(&self) -> bool {
         self.any_doubted.load(Relaxed)
     }
@@ -261,18 +229,6 @@ impl Page {
         }
         self.gap.store(gap, Release);
     }
-}
-
-/// Whether any register differs, and whether all do.
-#[inline(always)]
-fn differences(words: &[AtomicU64; 16], values: &[[u8; 8]]) -> (bool, bool) {
-    let (mut every, mut any) = (TOP_BITS, 0);
-    for (word, value) in words.iter().zip(values) {
-        let differs = word.load(Relaxed) ^ u64::from_le_bytes(*value);
-        every &= lanes_that_differ(differs);
-        any |= differs;
-    }
-    (any != 0, every == TOP_BITS)
 }
 
 /// The top bit of each register of a word that differs at all.

@@ -1,0 +1,170 @@
+//! What the writer knows of a page before its readers do.
+//!
+//! Packets that list whole stretches of registers come many at a time, and each replaces what the last one said. Here
+//! they only meet the writer's own plain bytes, compared and replaced by vectors. The page, of which every word is an
+//! atomic, learns what became of a group of 64 when the batch ends: its last values, and for each register the time of
+//! its last change.
+
+use tapeline_crc::lanes::{GROUP_LANES, Group, exchange};
+
+use super::super::packet::mark_bits;
+use super::page::{PAGE_WORDS, Page};
+
+/// Times that the registers of a group may have before the page is told: a group that two packets share has two.
+const LAYERS: usize = 3;
+
+/// Registers of a group that took their values at the same time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Layer {
+    pub(super) registers: u64,
+    pub(super) time_us: u64,
+}
+
+/// What changed in a group and is not in the page, no register in two of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Layers {
+    layers: [Layer; LAYERS],
+    count: usize,
+}
+
+/// A page's groups as the last packet left them.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    groups: [Group; PAGE_WORDS],
+    known: [u64; PAGE_WORDS],
+    layers: [Layers; PAGE_WORDS],
+    /// Groups that are here as they are in the page, or ahead of it.
+    valid: u16,
+    /// Groups that are ahead of it.
+    unsettled: u16,
+}
+
+impl Ahead {
+    pub(super) const fn new() -> Self {
+        let none = Layers {
+            layers: [Layer {
+                registers: 0,
+                time_us: 0,
+            }; _],
+            count: 0,
+        };
+        Self {
+            groups: [[0; _]; _],
+            known: [0; _],
+            layers: [none; _],
+            valid: 0,
+            unsettled: 0,
+        }
+    }
+
+    /// Sets the registers from `slot` on, which all are of this page; how many changed or became known.
+    pub(super) fn set(&mut self, page: &Page, slot: usize, data: &[u8], time_us: u64) -> u32 {
+        let stop = slot + data.len() / 2;
+        let (first, last) = (slot / GROUP_LANES, (stop - 1) / GROUP_LANES);
+        let reached = (u16::MAX >> (PAGE_WORDS - 1 - last % PAGE_WORDS)) & (u16::MAX << first);
+        if reached & !self.valid != 0 {
+            self.fetch(page, reached & !self.valid);
+        }
+        let mut listed = [0; PAGE_WORDS];
+        mark_bits(&mut listed, slot..stop);
+        let mut differs = [0; PAGE_WORDS];
+        exchange(&mut self.groups, slot, data, &mut differs);
+        let mut changed = 0;
+        for number in first..=last {
+            let number = number % PAGE_WORDS;
+            let fresh = listed[number] & !self.known[number];
+            let registers = differs[number] | fresh;
+            if registers == 0 {
+                continue;
+            }
+            self.known[number] |= fresh;
+            self.unsettled |= 1 << number;
+            changed += if registers == u64::MAX {
+                self.layers[number].all(time_us);
+                64
+            } else {
+                self.layers[number].add(page, number, registers, time_us);
+                registers.count_ones()
+            };
+        }
+        changed
+    }
+
+    /// Whether the page lacks something.
+    pub(super) const fn is_unsettled(&self) -> bool {
+        self.unsettled != 0
+    }
+
+    /// Tells the page everything.
+    pub(super) fn settle(&mut self, page: &Page) {
+        for number in 0..PAGE_WORDS {
+            self.settle_group(page, number);
+        }
+    }
+
+    fn settle_group(&mut self, page: &Page, number: usize) {
+        if self.unsettled >> number & 1 == 1 {
+            self.unsettled &= !(1 << number);
+            self.layers[number].settle(page, number);
+            page.set_group(number, &self.groups[number], self.known[number]);
+        }
+    }
+
+    /// The page is told, and is then set without this: the group of a register, or all of them.
+    #[inline(always)]
+    pub(super) fn forget(&mut self, page: &Page, slot: usize) {
+        let number = slot / GROUP_LANES % PAGE_WORDS;
+        if self.valid >> number & 1 == 1 {
+            self.settle_group(page, number);
+            self.valid &= !(1 << number);
+        }
+    }
+
+    pub(super) fn forget_all(&mut self, page: &Page) {
+        self.settle(page);
+        self.valid = 0;
+    }
+
+    #[cold]
+    fn fetch(&mut self, page: &Page, groups: u16) {
+        for number in (0..PAGE_WORDS).filter(|n| groups >> n & 1 == 1) {
+            (self.groups[number], self.known[number]) = page.group(number);
+        }
+        self.valid |= groups;
+    }
+}
+
+impl Layers {
+    #[inline(always)]
+    fn all(&mut self, time_us: u64) {
+        self.layers[0] = Layer {
+            registers: u64::MAX,
+            time_us,
+        };
+        self.count = 1;
+    }
+
+    fn add(&mut self, page: &Page, number: usize, registers: u64, time_us: u64) {
+        let mut kept = 0;
+        for at in 0..self.count.min(LAYERS) {
+            let mut layer = self.layers[at];
+            layer.registers &= !registers;
+            self.layers[kept] = layer;
+            kept += usize::from(layer.registers != 0);
+        }
+        self.count = kept;
+        if self.count == LAYERS {
+            // Times may be newer than values, so that these can go alone.
+            self.settle(page, number);
+        }
+        self.layers[self.count] = Layer { registers, time_us };
+        self.count += 1;
+    }
+
+    fn settle(&mut self, page: &Page, number: usize) {
+        for layer in self.layers.iter().take(self.count) {
+            page.set_times(number, *layer);
+        }
+        self.count = 0;
+    }
+}
