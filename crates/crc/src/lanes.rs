@@ -165,28 +165,39 @@ mod vector {
 
     #[target_feature(enable = "avx512f,avx512bw")]
     pub(super) fn exchange(groups: &mut [Group], at: usize, new: &[u8], differs: &mut [u64]) {
-        let (mut lane, mut rest) = (at % GROUP_LANES, new);
-        let reached = groups.iter_mut().zip(differs).skip(at / GROUP_LANES);
-        for (group, differs) in reached {
+        let first = at / GROUP_LANES;
+        let (Some(groups), Some(differs)) = (groups.get_mut(first..), differs.get_mut(first..))
+        else {
+            return;
+        };
+        let mut reached = groups.iter_mut().zip(differs);
+        let (lane, mut rest) = (at % GROUP_LANES, new);
+        if lane != 0
+            && let Some((group, differs)) = reached.next()
+        {
             let lanes = (rest.len() / 2).min(GROUP_LANES - lane);
-            if lanes == 0 {
-                break;
+            let now;
+            (now, rest) = rest.split_at(2 * lanes);
+            if lanes > 0 {
+                *differs = part(group, lane, now);
             }
-            let (now, after) = rest.split_at(2 * lanes);
-            *differs = if lanes == GROUP_LANES {
-                whole(group, now)
-            } else {
-                part(group, lane, now)
-            };
-            (lane, rest) = (0, after);
+        }
+        let (wholes, rest) = rest.as_chunks();
+        for (now, (group, differs)) in wholes.iter().zip(reached.by_ref()) {
+            *differs = whole(group, now);
+        }
+        if rest.len() > 1
+            && let Some((group, differs)) = reached.next()
+        {
+            *differs = part(group, 0, rest);
         }
     }
 
-    /// All lanes of a group, for which `now` has the bytes.
+    /// All lanes of a group.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    fn whole(group: &mut Group, now: &[u8]) -> u64 {
-        let (Some(low), Some(high)) = (now.first_chunk(), now.last_chunk()) else {
+    fn whole(group: &mut Group, now: &Group) -> u64 {
+        let [low, high] = now.as_chunks().0 else {
             return 0;
         };
         half(group, 0, |_| load(low)) | half(group, 1, |_| load(high)) << LANES

@@ -357,6 +357,34 @@ proptest! {
     }
 
     #[test]
+    fn a_batch_ends_where_its_packets_one_by_one_do(
+        packets in prop::collection::vec(packet(), 0..60),
+        looks in prop::collection::vec(any::<bool>(), 60),
+    ) {
+        let mut stream = Vec::new();
+        for (fields, registers) in &packets {
+            encode_packet(fields, registers, &mut stream).unwrap();
+        }
+        let (mut single, mut together) = (RegisterImage::default(), RegisterImage::default());
+        let states = |image: &RegisterImage| {
+            let all = image.sources();
+            all.iter().map(|source| source.states()).collect::<Vec<_>>()
+        };
+        let mut batch = together.batch();
+        let mut looks = looks.iter();
+        PacketScanner::new(Kind::Packet).scan(&stream, true, &mut |p| {
+            assert_eq!(single.apply(&p), batch.apply(&p));
+            if *looks.next().unwrap() {
+                assert_eq!(states(&single), states(batch.settled()));
+            }
+        }).unwrap();
+        drop(batch);
+        prop_assert_eq!(states(&single), states(&together));
+        let position = ImagePosition::default();
+        prop_assert_eq!(encode_image(&single.reader(), position), encode_image(&together.reader(), position));
+    }
+
+    #[test]
     fn any_bytes_are_accounted_for_in_any_chunking(
         bytes in prop::collection::vec(prop_oneof![3 => 0..32_u8, 1 => any::<u8>()], 0..400), simple: bool
     ) {

@@ -5,6 +5,8 @@
 //! atomic, learns what became of a group of 64 when the batch ends: its last values, and for each register the time of
 //! its last change.
 
+use std::ops::Range;
+
 use tapeline_crc::lanes::{GROUP_LANES, Group, exchange};
 
 use super::super::packet::mark_bits;
@@ -60,34 +62,73 @@ impl Ahead {
     /// Sets the registers from `slot` on, which all are of this page; how many changed or became known.
     pub(super) fn set(&mut self, page: &Page, slot: usize, data: &[u8], time_us: u64) -> u32 {
         let stop = slot + data.len() / 2;
+        if stop == slot {
+            return 0;
+        }
         let (first, last) = (slot / GROUP_LANES, (stop - 1) / GROUP_LANES);
-        let reached = (u16::MAX >> (PAGE_WORDS - 1 - last % PAGE_WORDS)) & (u16::MAX << first);
+        let reached = numbers(first..last + 1);
         if reached & !self.valid != 0 {
             self.fetch(page, reached & !self.valid);
         }
-        let mut listed = [0; PAGE_WORDS];
-        mark_bits(&mut listed, slot..stop);
         let mut differs = [0; PAGE_WORDS];
         exchange(&mut self.groups, slot, data, &mut differs);
-        let mut changed = 0;
-        for number in first..=last {
-            let number = number % PAGE_WORDS;
-            let fresh = listed[number] & !self.known[number];
-            let registers = differs[number] | fresh;
-            if registers == 0 {
-                continue;
-            }
-            self.known[number] |= fresh;
-            self.unsettled |= 1 << number;
-            changed += if registers == u64::MAX {
-                self.layers[number].all(time_us);
-                64
-            } else {
-                self.layers[number].add(page, number, registers, time_us);
-                registers.count_ones()
-            };
+        // Wholly listed groups in which every register changed: most of them, or none, as a rule.
+        let whole = slot.div_ceil(GROUP_LANES)..stop / GROUP_LANES;
+        let all = differs.get(whole.clone()).unwrap_or_default();
+        if !all.is_empty() && all.iter().fold(u64::MAX, |all, one| all & one) == u64::MAX {
+            self.all(whole.clone(), time_us);
+            let ends = (first..whole.start).chain(whole.end..last + 1);
+            let changed = ends.map(|number| self.some(page, number, slot..stop, &differs, time_us));
+            return changed.sum::<u32>() + all.iter().map(|all| all.count_ones()).sum::<u32>();
         }
-        changed
+        let groups = first..=last;
+        groups
+            .map(|number| self.some(page, number, slot..stop, &differs, time_us))
+            .sum()
+    }
+
+    /// Every register of these groups changed.
+    #[inline(always)]
+    fn all(&mut self, groups: Range<usize>, time_us: u64) {
+        for number in groups.clone() {
+            self.layers[number % PAGE_WORDS].all(time_us);
+        }
+        for known in self.known.get_mut(groups.clone()).unwrap_or_default() {
+            *known = u64::MAX;
+        }
+        self.unsettled |= numbers(groups);
+    }
+
+    /// What changed in a group of which the slots of a range are listed; how many.
+    fn some(
+        &mut self,
+        page: &Page,
+        number: usize,
+        listed: Range<usize>,
+        differs: &[u64; PAGE_WORDS],
+        time_us: u64,
+    ) -> u32 {
+        let number = number % PAGE_WORDS;
+        let here = number * GROUP_LANES;
+        let mut bits = [0];
+        let (start, stop) = (
+            listed.start.max(here) - here,
+            listed.end.min(here + GROUP_LANES) - here,
+        );
+        mark_bits(&mut bits, start..stop);
+        let fresh = bits[0] & !self.known[number];
+        let registers = differs[number] | fresh;
+        if registers == 0 {
+            return 0;
+        }
+        self.known[number] |= fresh;
+        self.unsettled |= 1 << number;
+        if registers == u64::MAX {
+            self.layers[number].all(time_us);
+        } else {
+            self.layers[number].add(page, number, registers, time_us);
+        }
+        registers.count_ones()
     }
 
     /// Whether the page lacks something.
@@ -132,6 +173,15 @@ impl Ahead {
         }
         self.valid |= groups;
     }
+}
+
+/// A bit for each of these groups.
+#[inline(always)]
+fn numbers(groups: Range<usize>) -> u16 {
+    if groups.is_empty() {
+        return 0;
+    }
+    u16::MAX >> (PAGE_WORDS - groups.len()) << groups.start
 }
 
 impl Layers {
