@@ -25,7 +25,7 @@ mod x86;
 mod xxh64;
 
 pub use ranges::{MovingRange, Ranges};
-pub use xxh64::{Xxh64, xxh64};
+pub use xxh64::{Xxh64, xxh64, xxh64_each};
 
 /// Returns the CRC32C of `bytes`.
 ///

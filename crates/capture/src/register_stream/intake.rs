@@ -32,23 +32,58 @@ const LEAST_ROOM: usize = 16 << 10;
 /// How long a packet may wait in a block that is not full.
 const PUBLISH_AGE: Duration = Duration::from_millis(10);
 
-/// What travels with the bytes of a block.
-#[derive(Default)]
-pub(super) struct LogBatch {
+/// Bytes after which a part of a block ends: the parts of a full one, each a row of the index, are hashed side by side.
+const PART: usize = BLOCK / 4;
+
+/// Packets of a block that stand together in the index.
+pub(super) struct Part {
+    /// Where they are in the block.
+    pub(super) start: usize,
+    pub(super) end: usize,
     pub(super) packets: u32,
     pub(super) registers: u64,
     /// Least and greatest timestamp.
     pub(super) first_us: u64,
     pub(super) last_us: u64,
+    /// Which registers its packets list, by source.
+    pub(super) touched: Vec<(Source, Box<TouchedGroups>)>,
+    /// There are packets of which that is not known.
+    pub(super) touched_more: bool,
+}
+
+impl Part {
+    const fn new(start: usize) -> Self {
+        Self {
+            start,
+            end: start,
+            packets: 0,
+            registers: 0,
+            first_us: u64::MAX,
+            last_us: 0,
+            touched: Vec::new(),
+            touched_more: false,
+        }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, end: usize, timestamp_us: u64) {
+        self.end = end;
+        self.packets += 1;
+        self.first_us = self.first_us.min(timestamp_us);
+        self.last_us = self.last_us.max(timestamp_us);
+    }
+}
+
+/// What travels with the bytes of a block.
+pub(super) struct LogBatch {
+    pub(super) parts: Vec<Part>,
+    /// The one that is not full.
+    open: Part,
     pub(super) received_ns: u64,
     /// Ranges that are no valid packets.
     pub(super) holes: Vec<Range<usize>>,
     /// Our own packets, not received ones.
     pub(super) keyframes: bool,
-    /// Which registers its packets list, by source.
-    pub(super) touched: Vec<(Source, Box<TouchedGroups>)>,
-    /// There are packets of which that is not known.
-    pub(super) touched_more: bool,
     /// The segment ends after this block.
     pub(super) ends_segment: bool,
     /// Then: no register is in doubt at its end.
@@ -59,15 +94,54 @@ pub(super) struct LogBatch {
     pub(super) core: Option<usize>,
 }
 
+impl Default for LogBatch {
+    fn default() -> Self {
+        Self {
+            parts: Vec::new(),
+            open: Part::new(0),
+            received_ns: 0,
+            holes: Vec::new(),
+            keyframes: false,
+            ends_segment: false,
+            certain: false,
+            sync: false,
+            core: None,
+        }
+    }
+}
+
 impl LogBatch {
     fn reset(&mut self) {
-        let mut holes = std::mem::take(&mut self.holes);
+        let (mut parts, mut holes) = (
+            std::mem::take(&mut self.parts),
+            std::mem::take(&mut self.holes),
+        );
+        parts.clear();
         holes.clear();
         *self = Self {
+            parts,
             holes,
-            first_us: u64::MAX,
             ..Self::default()
         };
+    }
+
+    fn is_empty(&self) -> bool {
+        self.open.packets == 0 && self.parts.is_empty()
+    }
+
+    /// The open part, if there is something in it, is whole.
+    #[cold]
+    fn end_part(&mut self, touched: Vec<(Source, Box<TouchedGroups>)>) {
+        if self.open.packets > 0 {
+            let next = Part::new(self.open.end);
+            let part = std::mem::replace(&mut self.open, next);
+            self.parts.push(Part { touched, ..part });
+        }
+    }
+
+    /// Packets of all parts.
+    pub(super) fn packets(&self) -> u32 {
+        self.parts.iter().map(|part| part.packets).sum()
     }
 }
 
@@ -185,7 +259,7 @@ impl Intake {
             return Err(WriterGone);
         };
         let mut tag = std::mem::take(&mut block.tag);
-        if tag.packets == 0 {
+        if tag.is_empty() {
             self.opened = Instant::now();
             tag.received_ns = received_ns;
         }
@@ -207,7 +281,6 @@ impl Intake {
         // The image has it all before anybody is told so.
         drop(scan);
         if unplaced > 0 {
-            tag.touched_more = true;
             self.segment_certain = false;
         }
         block.tag = tag;
@@ -303,11 +376,10 @@ impl Intake {
                 packets.next_if(|(bytes, ..)| at + bytes - from <= BLOCK)
             {
                 at += bytes;
-                block.tag.packets += 1;
-                block.tag.registers += u64::from(count);
-                block.tag.first_us = block.tag.first_us.min(us);
-                block.tag.last_us = block.tag.last_us.max(us);
+                block.tag.open.add(at - from, us);
+                block.tag.open.registers += u64::from(count);
             }
+            block.tag.end_part(Vec::new());
             if let (Some(to), Some(from)) =
                 (block.bytes_mut().get_mut(..at - from), frames.get(from..at))
             {
@@ -343,7 +415,7 @@ impl Intake {
         };
         block.set_filled(self.filled);
         block.tag.sync = sync;
-        block.tag.touched = self.image.take_touched();
+        block.tag.end_part(self.image.take_touched());
         block.tag.core = if self.share_core {
             tapeline_sys::cpu::current()
         } else {
@@ -488,14 +560,18 @@ impl Scan<'_> {
             self.tag.holes.push(self.next..at);
         }
         self.next = at + packet.packet_bytes();
-        self.tag.packets += 1;
-        self.tag.first_us = self.tag.first_us.min(packet.timestamp_us);
-        self.tag.last_us = self.tag.last_us.max(packet.timestamp_us);
+        let part = &mut self.tag.open;
+        part.add(self.next, packet.timestamp_us);
         if packet.command.sets_registers() {
-            self.tag.registers += u64::from(packet.count);
-            self.unplaced += u64::from(self.image.apply(packet).refused);
+            part.registers += u64::from(packet.count);
+            let refused = u64::from(self.image.apply(packet).refused);
+            part.touched_more |= refused > 0;
+            self.unplaced += refused;
         } else {
             self.asked(packet);
+        }
+        if self.next - self.tag.open.start >= PART {
+            self.tag.end_part(self.image.take_touched());
         }
     }
 

@@ -1,20 +1,22 @@
 //! The write thread: blocks of the ring to the segments of the log.
 //!
-//! One write and one index row a block, unless blocks are small: those of one second that fit into 1 MiB share a row.
+//! One write a block. The parts of a large block have an index row each; small blocks of one second that fit into 1 MiB
+//! share one.
 
 use std::io::IoSlice;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use tapeline_crc::Xxh64;
+use tapeline_crc::{Xxh64, xxh64_each};
 use tapeline_ring::{Block, Consumer, Wait};
 use tapeline_wire::register::PacketScanner;
 
 use super::beside::Touched;
-use super::intake::{BLOCK, LogBatch};
-use super::segment::{LogSegment, Row, block_hash};
+use super::intake::{BLOCK, LogBatch, Part};
+use super::segment::{LogSegment, Row};
 use super::shared::{RegOut, RegisterShared, Written};
 use crate::config::Sync;
 use crate::error::{Error, Result};
@@ -36,6 +38,66 @@ struct OpenRow {
     hash: Xxh64,
     touched: Touched,
     begun: Instant,
+}
+
+/// The valid packets of a part of a block.
+struct Packets<'a> {
+    part: &'a Part,
+    /// Between what is none; never empty.
+    slices: Vec<&'a [u8]>,
+}
+
+impl<'a> Packets<'a> {
+    fn of(part: &'a Part, block: &'a [u8], holes: &[Range<usize>]) -> Self {
+        let mut slices = Vec::with_capacity(1);
+        let mut from = part.start;
+        let here = part.start..part.end;
+        for hole in holes.iter().filter(|hole| here.contains(&hole.start)) {
+            slices.push(from..hole.start);
+            from = hole.end;
+        }
+        slices.push(from..part.end);
+        let slices = slices.into_iter().filter_map(|range| block.get(range));
+        Self {
+            part,
+            slices: slices.filter(|slice| !slice.is_empty()).collect(),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.slices.iter().map(|s| s.len() as u64).sum()
+    }
+
+    fn hash(&self) -> u64 {
+        let mut hash = Xxh64::default();
+        self.slices.iter().for_each(|slice| hash.update(slice));
+        hash.digest()
+    }
+
+    /// The hash of each part.
+    fn hashes(parts: &[Self]) -> Vec<u64> {
+        let slices: Vec<&[u8]> = parts
+            .iter()
+            .flat_map(|p| p.slices.iter().copied())
+            .collect();
+        if slices.len() == parts.len() {
+            xxh64_each(&slices)
+        } else {
+            parts.iter().map(Self::hash).collect()
+        }
+    }
+
+    fn row(&self, xxh64: u64, received_ns: u64) -> Row {
+        Row {
+            length: self.bytes(),
+            packets: self.part.packets,
+            first_us: self.part.first_us,
+            last_us: self.part.last_us,
+            received_ns,
+            xxh64,
+            keyframe: false,
+        }
+    }
 }
 
 /// The writing half of a register stream.
@@ -133,16 +195,13 @@ impl LogWriter {
             self.core = tapeline_sys::cpu::stay_on(core).then_some(core);
         }
         let used = block.bytes().get(..block.filled()).unwrap_or_default();
-        let mut slices = Vec::with_capacity(tag.holes.len() + 1);
-        let mut from = 0;
-        for hole in &tag.holes {
-            slices.push(used.get(from..hole.start).unwrap_or_default());
-            from = hole.end;
-        }
-        slices.push(used.get(from..).unwrap_or_default());
-        slices.retain(|slice| !slice.is_empty());
-        if !slices.is_empty() {
-            self.append(&slices, tag)?;
+        let parts: Vec<Packets<'_>> = tag
+            .parts
+            .iter()
+            .map(|part| Packets::of(part, used, &tag.holes))
+            .collect();
+        if !parts.is_empty() {
+            self.append(&parts, tag)?;
         }
         if tag.ends_segment {
             if let Some(segment) = self.segment.as_mut() {
@@ -153,34 +212,41 @@ impl LogWriter {
         Ok(())
     }
 
-    fn append(&mut self, slices: &[&[u8]], tag: &LogBatch) -> Result<()> {
-        let bytes = slices.iter().map(|s| s.len() as u64).sum::<u64>();
+    fn append(&mut self, parts: &[Packets<'_>], tag: &LogBatch) -> Result<()> {
+        let bytes = parts.iter().map(Packets::bytes).sum::<u64>();
         if self.segment.is_none() {
             self.begin_segment()?;
         }
         if tag.keyframes {
-            self.announce(slices, bytes, tag)?;
+            for packets in parts {
+                self.announce(packets, tag.received_ns)?;
+            }
         }
         let Some(segment) = self.segment.as_mut() else {
             return Ok(());
         };
+        let slices: Vec<&[u8]> = parts
+            .iter()
+            .flat_map(|p| p.slices.iter().copied())
+            .collect();
         let list: Vec<IoSlice<'_>> = slices.iter().map(|s| IoSlice::new(s)).collect();
         if let Err(e) = segment.append(&list, bytes) {
-            self.abandon(slices, tag.keyframes);
+            self.abandon(&slices, tag.keyframes);
             return Err(e);
         }
         let place = segment.bytes;
         self.counters.writes += 1;
+        let packets = u64::from(tag.packets());
         if tag.keyframes {
-            self.counters.keyframes += u64::from(tag.packets);
+            self.counters.keyframes += packets;
             self.counters.keyframe_bytes += bytes;
         } else {
-            self.counters.packets += u64::from(tag.packets);
+            self.counters.packets += packets;
             self.counters.bytes += bytes;
             self.shared
                 .written
                 .store(self.counters.bytes, Ordering::Release);
-            self.count_to_limit(u64::from(tag.packets));
+            self.count_to_limit(packets);
         }
         let keyframe_bytes = if tag.keyframes { bytes } else { 0 };
         self.shared.change_log(|log| {
@@ -189,31 +255,43 @@ impl LogWriter {
                 last.keyframe_bytes += keyframe_bytes;
             }
         });
-        if tag.keyframes {
-            return Ok(());
+        match parts {
+            _ if tag.keyframes => Ok(()),
+            [packets] => self.collect(packets, tag.received_ns),
+            parts => self.write_rows(parts, tag.received_ns),
         }
-        self.collect(slices, bytes, tag)
     }
 
     /// The index says which bytes will be our own, durably, before they are written: whatever a kill or a power cut
     /// leaves of them cannot be taken for received packets.
-    fn announce(&mut self, slices: &[&[u8]], bytes: u64, tag: &LogBatch) -> Result<()> {
+    fn announce(&mut self, packets: &Packets<'_>, received_ns: u64) -> Result<()> {
         self.end_row()?;
         let row = Row {
-            length: bytes,
-            packets: tag.packets,
-            first_us: tag.first_us,
-            last_us: tag.last_us,
-            received_ns: tag.received_ns,
-            xxh64: block_hash(&slices.concat()),
             keyframe: true,
+            ..packets.row(packets.hash(), received_ns)
         };
-        self.write_row(&row, tag.registers, Touched::default())?;
+        self.write_row(&row, packets.part.registers, Touched::default())?;
         self.segment.as_ref().map_or(Ok(()), LogSegment::sync_index)
     }
 
-    /// The block joins the open row, or ends it and begins the next.
-    fn collect(&mut self, slices: &[&[u8]], bytes: u64, tag: &LogBatch) -> Result<()> {
+    /// Each part of a large block has its own row.
+    fn write_rows(&mut self, parts: &[Packets<'_>], received_ns: u64) -> Result<()> {
+        self.end_row()?;
+        for (packets, hash) in parts.iter().zip(Packets::hashes(parts)) {
+            let mut touched = Touched::default();
+            touched.add(&packets.part.touched, packets.part.touched_more);
+            self.write_row(
+                &packets.row(hash, received_ns),
+                packets.part.registers,
+                touched,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A small block joins the open row, or ends it and begins the next.
+    fn collect(&mut self, packets: &Packets<'_>, received_ns: u64) -> Result<()> {
+        let (part, bytes) = (packets.part, packets.bytes());
         let joins = |open: &OpenRow| {
             open.row.length + bytes <= BLOCK as u64 && open.begun.elapsed() < ROW_AGE
         };
@@ -223,7 +301,7 @@ impl LogWriter {
         let open = self.open_row.get_or_insert_with(|| OpenRow {
             row: Row {
                 first_us: u64::MAX,
-                received_ns: tag.received_ns,
+                received_ns,
                 ..Row::default()
             },
             registers: 0,
@@ -232,12 +310,12 @@ impl LogWriter {
             begun: Instant::now(),
         });
         open.row.length += bytes;
-        open.row.packets += tag.packets;
-        open.row.first_us = open.row.first_us.min(tag.first_us);
-        open.row.last_us = open.row.last_us.max(tag.last_us);
-        open.registers += tag.registers;
-        open.touched.add(&tag.touched, tag.touched_more);
-        for slice in slices {
+        open.row.packets += part.packets;
+        open.row.first_us = open.row.first_us.min(part.first_us);
+        open.row.last_us = open.row.last_us.max(part.last_us);
+        open.registers += part.registers;
+        open.touched.add(&part.touched, part.touched_more);
+        for slice in &packets.slices {
             open.hash.update(slice);
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Packets that readers of the image see together.
 
-use super::super::packet::PacketRef;
-use super::{Applied, RegisterImage};
+use super::super::packet::{PacketRef, Source};
+use super::{Applied, RegisterImage, TouchedGroups};
 
 /// Applies packets one after the other; what they change reaches the readers when it is asked for or the batch ends, or
 /// before.
@@ -17,6 +17,11 @@ impl<'a> ImageBatch<'a> {
     #[inline]
     pub fn apply(&mut self, packet: &PacketRef<'_>) -> Applied {
         self.0.apply_ahead(packet)
+    }
+
+    /// See [`RegisterImage::take_touched`].
+    pub fn take_touched(&mut self) -> Vec<(Source, Box<TouchedGroups>)> {
+        self.0.take_touched()
     }
 
     /// The image with everything applied so far.
