@@ -1,4 +1,4 @@
-//! CRC32C (Castagnoli, reflected polynomial 0x82F63B78): one-shot, streaming, combining and range queries; XXH64; and
+//! CRC32C (Castagnoli, reflected polynomial 0x82F63B78): one-shot, streaming, combining and range queries; XXH64; the long part of XXH3; and
 //! comparisons of registers ([`lanes`]), which want the processor's vectors as the checksums do.
 //!
 //! All CRC functions take and give the finished checksum (what stands on the wire), never the raw
@@ -22,9 +22,11 @@ mod portable;
 mod ranges;
 #[cfg(all(target_arch = "x86_64", not(tapeline_portable)))]
 mod x86;
+mod xxh3;
 mod xxh64;
 
 pub use ranges::{MovingRange, Ranges};
+pub use xxh3::{STRIPE_BYTES, Xxh3Stripes};
 pub use xxh64::{Xxh64, xxh64, xxh64_each};
 
 /// Returns the CRC32C of `bytes`.
