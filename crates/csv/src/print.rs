@@ -7,7 +7,11 @@
 //! Floats are the shortest digits that read back as the same value. Most that people log have few decimals, and those
 //! are found by one division: if `round(x * 10^k) / 10^k` is `x` and has no more digits than every decimal keeps (15
 //! for binary64, 6 for binary32), no other decimal as short is, and without the zeros at its end it is the shortest.
-//! All others go to `zmij`.
+//! All others go to `zmij`. Numbers of few bits are printed in groups, see `group`.
+
+mod group;
+
+pub(crate) use self::group::{Floats, LANES, Wholes, map};
 
 /// Longest text of a number: `-2.2250738585072014e-308`.
 pub(crate) const NUMBER_BYTES: usize = 24;

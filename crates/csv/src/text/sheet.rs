@@ -10,7 +10,7 @@ use tapeline_bcsv::{BatchView, ColumnView};
 use tapeline_sys::vector::Work;
 
 use super::{TextWriter, place};
-use crate::print::{Hint, Page};
+use crate::print::{Floats, Hint, LANES, Page, Wholes, map};
 
 /// Room of a cell: the longest number, what comes behind it, and what is written of pieces that are cut.
 pub(super) const CELL_BYTES: usize = 32;
@@ -35,7 +35,8 @@ pub(super) struct Sheet {
 
 impl Sheet {
     pub(super) fn new(columns: usize) -> Self {
-        let rows = (CELLS / columns.max(1)).clamp(8, 256);
+        // Whole groups of numbers.
+        let rows = (CELLS / columns.max(1)).clamp(LANES, 256) / LANES * LANES;
         let cell = Cell {
             text: [0; CELL_BYTES],
             len: LONG,
@@ -107,6 +108,21 @@ fn fill<'a>(
             }
         };
     }
+    macro_rules! group_whole {
+        ($values:expr, $type:ty) => {{
+            let values = $values.get(rows).unwrap_or_default();
+            let group = |values: &[$type; LANES]| {
+                #[allow(unused_comparisons)] // of those without a sign
+                let negative = map(values, |value| value < 0);
+                Wholes::of(
+                    negative,
+                    &map(values, |value| i32::from(value).unsigned_abs()),
+                )
+            };
+            let put = |group: &Wholes, lane, _: &_, cell: &mut _| Some(group.put(lane, cell));
+            numbers(values, cells, (after, behind), group, put);
+        }};
+    }
     macro_rules! copy {
         ($offsets:expr, $bytes:expr) => {
             for (cell, row) in cells.zip(rows) {
@@ -116,24 +132,16 @@ fn fill<'a>(
         };
     }
     match column {
-        ColumnView::UInt8(values) => {
-            print!(values, |page, value| page.whole((*value).into()));
-        }
-        ColumnView::UInt16(values) => {
-            print!(values, |page, value| page.whole((*value).into()));
-        }
+        ColumnView::UInt8(values) => group_whole!(values, u8),
+        ColumnView::UInt16(values) => group_whole!(values, u16),
         ColumnView::UInt32(values) => {
             print!(values, |page, value| page.whole((*value).into()));
         }
         ColumnView::UInt64(values) => {
             print!(values, |page, value| page.whole(*value));
         }
-        ColumnView::Int8(values) => {
-            print!(values, |page, value| page.signed((*value).into()));
-        }
-        ColumnView::Int16(values) => {
-            print!(values, |page, value| page.signed((*value).into()));
-        }
+        ColumnView::Int8(values) => group_whole!(values, i8),
+        ColumnView::Int16(values) => group_whole!(values, i16),
         ColumnView::Int32(values) => {
             print!(values, |page, value| page.signed((*value).into()));
         }
@@ -141,7 +149,17 @@ fn fill<'a>(
             print!(values, |page, value| page.signed(*value));
         }
         ColumnView::Float(values) => {
-            print_float!(values, float);
+            let values = values.get(rows).unwrap_or_default();
+            let put = |group: &Floats, lane, value: &f32, cell: &mut _| {
+                group.put(lane, point, cell).or_else(|| {
+                    let mut page = Page::new(cell, 0);
+                    value.is_finite().then(|| {
+                        page.float(*value, point, hint);
+                        page.at()
+                    })
+                })
+            };
+            numbers(values, cells, (after, behind), Floats::of, put);
         }
         ColumnView::Double(values) => {
             print_float!(values, double);
@@ -161,6 +179,31 @@ fn fill<'a>(
         }
         ColumnView::String { offsets, bytes } => copy!(offsets, bytes),
         ColumnView::LargeString { offsets, bytes } => copy!(offsets, bytes),
+    }
+}
+
+/// Numbers in groups: `put` writes one of a group and says how long it is, or leaves it to the writer.
+#[inline(always)]
+fn numbers<'a, T: Copy + Default, G>(
+    values: &[T],
+    mut cells: impl Iterator<Item = &'a mut Cell>,
+    (after, behind): (u8, u8),
+    group: impl Fn(&[T; LANES]) -> G,
+    mut put: impl FnMut(&G, usize, &T, &mut [u8; CELL_BYTES]) -> Option<usize>,
+) {
+    let (groups, rest) = values.as_chunks();
+    let mut last = [T::default(); LANES];
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    // What is written to cells behind the last one is not looked at.
+    for values in groups.iter().chain((!rest.is_empty()).then_some(&last)) {
+        let group = group(values);
+        for ((lane, value), cell) in values.iter().enumerate().zip(cells.by_ref()) {
+            let at = put(&group, lane, value, &mut cell.text);
+            cell.len = at.map_or(LONG, |at| {
+                let mut page = Page::new(&mut cell.text, at);
+                finish(&mut page, after, behind)
+            });
+        }
     }
 }
 
