@@ -43,6 +43,7 @@ pub mod simulate;
 mod sink;
 mod source;
 mod status;
+mod turns;
 mod write;
 
 pub use recorder::Recorder;

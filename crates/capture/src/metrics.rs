@@ -23,7 +23,7 @@ impl<const N: usize> Default for Published<N> {
 }
 
 impl<const N: usize> Published<N> {
-    /// Publish; only ever called by one thread.
+    /// Publish; only ever called by one thread at a time.
     pub(crate) fn publish(&self, values: [u64; N]) {
         let version = self.version.load(Ordering::Relaxed);
         self.version

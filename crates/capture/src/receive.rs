@@ -16,13 +16,15 @@ use tapeline_sys::clock;
 use tapeline_wire::frame::{FrameRef, FrameScanner};
 
 use crate::metrics::{Published, RECEIVED, Received};
+use crate::turns::WriteHere;
 
 /// Bytes after which a block is passed on while the writer keeps up: small enough that receiver, ring and
 /// writer work in the processor's caches, large enough for writes of the size that spec 7 asks for.
 const PASS_ON: usize = 1 << 20;
 /// Most bytes to ask of a source at once, for the same reason.
 const READ: usize = 512 << 10;
-/// Where more streams than cores take turns, every turn costs a switch: take this much more a turn.
+/// Where more streams than cores take turns, every turn costs a switch: take this much more a turn (but a thread that
+/// writes as well takes what `WriteHere` says).
 const TURN: usize = 2;
 /// How long a frame may wait in a block that is not full.
 const PUBLISH_AGE: Duration = Duration::from_millis(10);
@@ -96,8 +98,12 @@ pub(crate) struct Receiver {
     block_bytes: usize,
     /// Receiver and writer take turns on one core (see `Recorder::start`).
     share_core: bool,
-    /// 1, or [`TURN`].
-    turn: usize,
+    /// What is received is written here as well, by turns with the write thread.
+    write_here: Option<WriteHere>,
+    /// The last read brought all that was asked for.
+    sender_waits: bool,
+    pass_on: usize,
+    read: usize,
     /// Descriptors after which a block is passed on: the next read must not overflow the room for them.
     most_frames: usize,
 }
@@ -114,9 +120,14 @@ impl Receiver {
         block_bytes: usize,
         share_core: bool,
         crowded: bool,
+        write_here: Option<WriteHere>,
     ) -> Self {
         let turn = if crowded { TURN } else { 1 };
-        let most_frames = MAX_FRAMES - turn * READ / (scanner.layout().header_bytes() + 1);
+        let (pass_on, read) = match &write_here {
+            Some(here) => (here.options().block_bytes, here.options().read_bytes),
+            None => (turn * PASS_ON, turn * READ),
+        };
+        let most_frames = MAX_FRAMES - read / (scanner.layout().header_bytes() + 1);
         Self {
             producer,
             scanner,
@@ -129,7 +140,10 @@ impl Receiver {
             shared,
             block_bytes,
             share_core,
-            turn,
+            write_here,
+            sender_waits: false,
+            pass_on,
+            read,
             most_frames,
         }
     }
@@ -139,9 +153,8 @@ impl Receiver {
         let full = match &self.block {
             None => true,
             Some(block) => {
-                let pass_on = self.a_turn(PASS_ON);
-                let target = if self.producer.in_flight_bytes() <= 2 * pass_on as u64 {
-                    pass_on
+                let target = if self.producer.in_flight_bytes() <= 2 * self.pass_on as u64 {
+                    self.pass_on
                 } else {
                     self.block_bytes
                 };
@@ -169,15 +182,12 @@ impl Receiver {
 
     /// Most bytes that a source should put into `space` at once.
     pub(crate) fn read_bytes(&self) -> usize {
-        self.a_turn(READ)
+        self.read
     }
 
-    fn a_turn(&self, bytes: usize) -> usize {
-        self.turn * bytes
-    }
-
-    /// The source put `bytes` bytes of a byte stream at the start of `space`.
-    pub(crate) fn received(&mut self, bytes: usize, received_ns: u64) {
+    /// The source put `bytes` bytes of a byte stream at the start of `space`; `all`: as many as were asked for.
+    pub(crate) fn received(&mut self, bytes: usize, all: bool, received_ns: u64) {
+        self.sender_waits = all;
         self.counters.bytes_received += bytes as u64;
         self.filled += bytes;
         if self.filled - self.consumed >= self.scanner.needed() {
@@ -240,6 +250,7 @@ impl Receiver {
 
     /// Nothing arrived for a while: pass on what is there, if the writer waits for it.
     pub(crate) fn idle(&mut self) {
+        self.sender_waits = false;
         self.pass_on_if_waited_for();
         self.publish_counters();
     }
@@ -253,6 +264,10 @@ impl Receiver {
         }
         self.publish_counters();
         self.shared.finished.store(true, Ordering::Release);
+        self.producer.close();
+        if let Some(here) = &self.write_here {
+            here.wake();
+        }
     }
 
     /// Whether the writer has given up.
@@ -328,16 +343,14 @@ impl Receiver {
                 None
             };
             self.producer.publish(block);
-            if self.share_core {
-                // The writer, on this core, takes the block while it is in cache. If it is done with it now, go on in
-                // that one: two blocks in turn would be twice what the cache has to hold.
-                std::thread::yield_now();
-                if tail <= HOT_TAIL
-                    && let Some(mut hot) = self.producer.claim_returned()
-                {
-                    move_tail(&next, 0..tail, &mut hot);
-                    self.producer.unclaim(std::mem::replace(&mut next, hot));
-                }
+            // If the block is written and back, go on in that one: two blocks in turn would be twice what the cache has
+            // to hold.
+            if self.give_turn()
+                && tail <= HOT_TAIL
+                && let Some(mut hot) = self.producer.claim_returned()
+            {
+                move_tail(&next, 0..tail, &mut hot);
+                self.producer.unclaim(std::mem::replace(&mut next, hot));
             }
             tail
         } else {
@@ -352,11 +365,31 @@ impl Receiver {
         Ok(())
     }
 
+    /// After a block was published: have it written while it is in cache. Whether it may be back by now.
+    fn give_turn(&mut self) -> bool {
+        if let Some(here) = &mut self.write_here {
+            if let Some(held_up) = here.write(self.sender_waits) {
+                self.counters.backpressure_ns +=
+                    u64::try_from(held_up.as_nanos()).unwrap_or(u64::MAX);
+            }
+            true
+        } else {
+            if self.share_core {
+                // The writer is on this core.
+                std::thread::yield_now();
+            }
+            self.share_core
+        }
+    }
+
     fn claim(&mut self) -> Result<Block<Batch>, WriterGone> {
         if let Some(block) = self.producer.claim() {
             return Ok(block);
         }
         loop {
+            if let Some(here) = &self.write_here {
+                here.wake();
+            }
             let since = Instant::now();
             let claimed = self.producer.claim_timeout(Duration::from_millis(50));
             self.counters.backpressure_ns +=

@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use tapeline_wire::frame::FrameScanner;
 
-use crate::config::{RecorderConfig, StreamConfig};
+use crate::config::{RecorderConfig, StreamConfig, Sync};
 use crate::error::{Error, Result};
 use crate::fs::{Dir, RealDir};
 use crate::keeper::{Job, Keeper};
@@ -28,6 +28,7 @@ use crate::resume::{Past, entry_of, open_recording};
 use crate::rings;
 use crate::source::{Source, Stop};
 use crate::status::StreamShared;
+use crate::turns::{SharedWriter, TurnOptions, WriteHere};
 use crate::write::{Failure, FramesLimit, Outputs, StreamWriter, WriterSettings};
 
 /// Segments waiting to be closed before a write thread waits for the keeper.
@@ -64,6 +65,17 @@ impl Recorder {
 
     /// As `start`, in a directory that is claimed already: it is let go when everything is written.
     pub(crate) fn start_in(root: Arc<dyn Dir>, config: RecorderConfig) -> Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self::start_on(cores, TurnOptions::default(), root, config)
+    }
+
+    /// As `start_in`, and as if the machine had so many cores.
+    pub(crate) fn start_on(
+        cores: usize,
+        turns: TurnOptions,
+        root: Arc<dyn Dir>,
+        config: RecorderConfig,
+    ) -> Result<Self> {
         config.check()?;
         let rings = rings::make(&config.streams)?;
         let mut sources = Vec::new();
@@ -99,9 +111,8 @@ impl Recorder {
         // A stream's two threads pass every byte from one to the other. With a core for each thread and one for the
         // producer they work side by side; with fewer they only take the producer's core away and move every byte
         // between caches, so the writer then follows the receiver to its core and they take turns. With more streams than
-        // cores whoever yields lets some other stream go first: such turns only cost switches (a tenth of the CPU), and
-        // the scheduler's own, which are longer, do better.
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // cores whoever yields lets some other stream go first: there the receiving thread writes too (`turns`), if its
+        // sender waits for it; the datagrams of one that does not are received meanwhile.
         let crowded = cores < config.streams.len();
         let share_core = !crowded && cores < 3 * config.streams.len();
 
@@ -151,26 +162,8 @@ impl Recorder {
             let shared = Arc::new(StreamShared::new(stream, urls, opened.len()));
             let layout = stream.layout.layout()?;
             let (block_bytes, blocks) = stream.ring_blocks(&layout)?;
-            let mut consumers = Vec::new();
-            for (i, (source, (producer, consumer))) in opened.into_iter().zip(rings).enumerate() {
-                consumers.push(consumer);
-                let source_shared = shared.sources.get(i).map(Arc::clone).unwrap_or_default();
-                let receiver = Receiver::new(
-                    producer,
-                    FrameScanner::new(layout),
-                    Arc::clone(&source_shared),
-                    block_bytes,
-                    share_core,
-                    crowded,
-                );
-                let (stop, failure, name) =
-                    (stop.clone(), Arc::clone(&failure), stream.name.clone());
-                starts.push(Box::new(move || {
-                    thread(&format!("recv-{name}"), move || {
-                        receive(source, receiver, &stop, &failure, &name, &source_shared)
-                    })
-                }));
-            }
+            let by_turns = crowded && stream.sync_mode()? != Sync::Batch && waited_for(&opened);
+            let (producers, consumers): (Vec<_>, Vec<_>) = rings.into_iter().unzip();
             let settings = WriterSettings {
                 assemble: stream.assemble_options()?,
                 sync: stream.sync_mode()?,
@@ -193,15 +186,49 @@ impl Recorder {
             };
             let writer =
                 StreamWriter::new(settings, consumers, Box::new(opener), keeper_jobs.clone())?;
-            let (stop, failure, name) = (stop.clone(), Arc::clone(&failure), stream.name.clone());
-            starts.push(Box::new(move || {
-                thread(&format!("write-{name}"), move || {
-                    if let Err(e) = writer.run() {
-                        failure.set(e.of_stream(&name));
-                        stop.request();
-                    }
-                })
-            }));
+            let failed = {
+                let (stop, failure, name) =
+                    (stop.clone(), Arc::clone(&failure), stream.name.clone());
+                move |e: Error| {
+                    failure.set(e.of_stream(&name));
+                    stop.request();
+                }
+            };
+            let name = format!("write-{}", stream.name);
+            let shared_writer = if by_turns {
+                let writer = SharedWriter::new(writer, failed);
+                let write_thread = Arc::clone(&writer);
+                starts.push(Box::new(move || {
+                    thread(&name, move || write_thread.stand_by())
+                }));
+                Some(writer)
+            } else {
+                starts.push(Box::new(move || {
+                    thread(&name, move || writer.run().unwrap_or_else(failed))
+                }));
+                None
+            };
+            for (i, (source, producer)) in opened.into_iter().zip(producers).enumerate() {
+                let source_shared = shared.sources.get(i).map(Arc::clone).unwrap_or_default();
+                let receiver = Receiver::new(
+                    producer,
+                    FrameScanner::new(layout),
+                    Arc::clone(&source_shared),
+                    block_bytes,
+                    share_core,
+                    crowded,
+                    shared_writer
+                        .as_ref()
+                        .map(|w| WriteHere::new(Arc::clone(w), turns)),
+                );
+                let (stop, failure, name) =
+                    (stop.clone(), Arc::clone(&failure), stream.name.clone());
+                starts.push(Box::new(move || {
+                    thread(&format!("recv-{name}"), move || {
+                        receive(source, receiver, &stop, &failure, &name, &source_shared)
+                    })
+                }));
+            }
             streams.push(shared);
         }
         let ledgers = {
@@ -450,6 +477,11 @@ fn receive(
         stop.request();
     }
     shared.finished.store(true, Ordering::Release);
+}
+
+/// Whether a stream has one source, whose sender waits until it is read.
+fn waited_for(sources: &[Source]) -> bool {
+    matches!(sources, [source] if !matches!(source, Source::Udp(_)))
 }
 
 /// Opens a recording's directory for writing; None when another recorder has it.

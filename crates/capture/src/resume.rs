@@ -320,11 +320,11 @@ fn adopt(root: &Arc<dyn Dir>, manifest: &mut Manifest, directory: &str) -> Resul
         .list()
         .map_err(|e| Error::io("listing", dir.path(), e))?;
     for (file, _) in &files {
-        // An index that a crash left without its data belongs to nothing.
+        // An index that a crash left without its data belongs to nothing; what recovery cut off has no index.
         if let Some(stem) = file.strip_suffix(".idx.bcsv.part")
             && !files.iter().any(|(f, _)| {
                 f.strip_prefix(stem)
-                    .is_some_and(|s| DATA.iter().any(|d| s.starts_with(d)))
+                    .is_some_and(|s| DATA.iter().any(|d| s.starts_with(d)) && !s.ends_with(".tail"))
             })
         {
             dir.remove(file)

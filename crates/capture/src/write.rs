@@ -25,7 +25,7 @@ use crate::receive::Batch;
 use crate::source::Stop;
 
 /// How long the writer waits for a full batch (spec/frame-stream.md 7: 50 ms).
-const WAIT: Duration = Duration::from_millis(25);
+pub(crate) const WAIT: Duration = Duration::from_millis(25);
 /// Bytes worth waking up for.
 const WAKE: usize = 512 << 10;
 /// Bytes after which what was collected is written.
@@ -69,6 +69,14 @@ pub(crate) struct FramesLimit {
     pub(crate) stored: std::sync::atomic::AtomicU64,
     pub(crate) limit: u64,
     pub(crate) stop: Stop,
+}
+
+/// What a turn of writing was.
+pub(crate) enum Turn {
+    Wrote,
+    Nothing,
+    /// Every input is closed, and everything taken.
+    Last,
 }
 
 /// The write side of a stream.
@@ -142,7 +150,19 @@ impl StreamWriter {
     /// # Errors
     /// What failed; frames that were not written are then in no file, and the ledger shows them as not stored.
     pub(crate) fn run(mut self) -> Result<()> {
-        let result = self.pump();
+        let ended = loop {
+            match self.turn(WAIT) {
+                Ok(Turn::Wrote | Turn::Nothing) => {}
+                Ok(Turn::Last) => break Ok(()),
+                Err(e) => break Err(e),
+            }
+        };
+        self.end(ended)
+    }
+
+    /// After the last turn, or the one that failed: finish what is open, or keep what of it is whole.
+    pub(crate) fn end(&mut self, ended: Result<()>) -> Result<()> {
+        let result = ended.and_then(|()| self.finish());
         if result.is_err() {
             for output in &mut self.outputs {
                 output.abandon();
@@ -152,32 +172,33 @@ impl StreamWriter {
         result
     }
 
-    fn pump(&mut self) -> Result<()> {
-        loop {
-            let open = self.wait();
-            // At most so many blocks before timers and counters have their turn.
-            for _ in 0..8 {
-                for input in 0..self.inputs.len() {
-                    if let Some(block) = self.inputs.get_mut(input).and_then(|i| i.consumer.take())
-                    {
-                        self.take(block, input)?;
-                        self.write_out(WRITE)?;
-                    }
+    /// Wait for blocks, at most so long, and write what is there.
+    pub(crate) fn turn(&mut self, wait: Duration) -> Result<Turn> {
+        let open = self.wait(wait);
+        let mut turn = Turn::Nothing;
+        // At most so many blocks before timers and counters have their turn.
+        for _ in 0..8 {
+            for input in 0..self.inputs.len() {
+                if let Some(block) = self.inputs.get_mut(input).and_then(|i| i.consumer.take()) {
+                    turn = Turn::Wrote;
+                    self.take(block, input)?;
+                    self.write_out(WRITE)?;
                 }
             }
-            let now = clock::monotonic_ns();
-            for output in &mut self.outputs {
-                output.assembler.tick(now, &mut output.steps);
-                output.collect(&mut self.slots, &self.settings, &self.keeper)?;
-            }
-            self.write_out(0)?;
-            self.release_held();
-            self.rotate_when_due()?;
-            self.publish();
-            if !open {
-                break;
-            }
         }
+        let now = clock::monotonic_ns();
+        for output in &mut self.outputs {
+            output.assembler.tick(now, &mut output.steps);
+            output.collect(&mut self.slots, &self.settings, &self.keeper)?;
+        }
+        self.write_out(0)?;
+        self.release_held();
+        self.rotate_when_due()?;
+        self.publish();
+        Ok(if open { turn } else { Turn::Last })
+    }
+
+    fn finish(&mut self) -> Result<()> {
         for output in &mut self.outputs {
             output.assembler.finish(&mut output.steps);
             output.collect(&mut self.slots, &self.settings, &self.keeper)?;
@@ -191,10 +212,10 @@ impl StreamWriter {
     }
 
     /// Wait for blocks; false once every input is closed and empty.
-    fn wait(&mut self) -> bool {
+    fn wait(&mut self, wait: Duration) -> bool {
         let open = self.inputs.iter().filter(|i| !i.closed).count();
         // Two paths take turns; each turn is short, so that neither waits for the other.
-        let timeout = if open > 1 { WAIT / 8 } else { WAIT };
+        let timeout = if open > 1 { wait / 8 } else { wait };
         for input in self.inputs.iter_mut().filter(|i| !i.closed) {
             if input.consumer.wait(WAKE, timeout) == Wait::Closed {
                 input.closed = true;

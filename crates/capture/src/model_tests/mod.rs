@@ -20,6 +20,7 @@ use crate::manifest::{Loaded, Manifest};
 use crate::recorder::Recorder;
 use crate::resume::recover_in;
 use crate::simdisk::SimDisk;
+use crate::turns::TurnOptions;
 
 mod faults;
 mod space;
@@ -36,9 +37,11 @@ struct Case {
     ids: u16,
     rotate_bytes: u64,
     keep_segments: Option<u64>,
+    /// The receiving thread writes (`turns`), a few frames at a time.
+    by_turns: bool,
 }
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 7] = [
     Case {
         name: "runs, synced with the segment",
         assembly: "none",
@@ -47,6 +50,7 @@ const CASES: [Case; 5] = [
         ids: 1,
         rotate_bytes: 30_000,
         keep_segments: None,
+        by_turns: false,
     },
     Case {
         name: "periodics by count, synced with each batch",
@@ -56,6 +60,7 @@ const CASES: [Case; 5] = [
         ids: 1,
         rotate_bytes: 20_000,
         keep_segments: None,
+        by_turns: false,
     },
     Case {
         name: "periodics by markers, synced all the time, three ids",
@@ -65,6 +70,7 @@ const CASES: [Case; 5] = [
         ids: 3,
         rotate_bytes: 25_000,
         keep_segments: None,
+        by_turns: false,
     },
     Case {
         name: "three ids, each its own segments",
@@ -74,6 +80,7 @@ const CASES: [Case; 5] = [
         ids: 3,
         rotate_bytes: 20_000,
         keep_segments: None,
+        by_turns: false,
     },
     Case {
         name: "two segments are kept",
@@ -83,6 +90,27 @@ const CASES: [Case; 5] = [
         ids: 1,
         rotate_bytes: 12_000,
         keep_segments: Some(2),
+        by_turns: false,
+    },
+    Case {
+        name: "runs, written by the receiving thread",
+        assembly: "none",
+        sync: "segment",
+        split: false,
+        ids: 1,
+        rotate_bytes: 30_000,
+        keep_segments: None,
+        by_turns: true,
+    },
+    Case {
+        name: "three ids, each its own segments, written by the receiving thread",
+        assembly: "count:5",
+        sync: "interval:0.001",
+        split: true,
+        ids: 3,
+        rotate_bytes: 20_000,
+        keep_segments: None,
+        by_turns: true,
     },
 ];
 
@@ -165,8 +193,14 @@ fn config(case: &Case, input: &Input) -> RecorderConfig {
 
 /// Record `input`; the summary, or why it did not start, and what failed.
 fn record(disk: &SimDisk, case: &Case, input: &Input) -> Result<(Value, Option<String>), String> {
-    let recorder =
-        Recorder::start_in(disk.root(), config(case, input)).map_err(|e| e.to_string())?;
+    let turns = TurnOptions {
+        read_bytes: 4 << 10,
+        block_bytes: 4 << 10,
+        ..TurnOptions::default()
+    };
+    let cores = if case.by_turns { 0 } else { 2 };
+    let recorder = Recorder::start_on(cores, turns, disk.root(), config(case, input))
+        .map_err(|e| e.to_string())?;
     assert!(
         recorder.wait(Duration::from_secs(60)),
         "the recorder does not end"
@@ -259,7 +293,11 @@ fn check_whole(disk: &SimDisk, what: &str) {
         }
     }
     for path in files.keys() {
-        assert!(!path.ends_with(".part"), "{what}: {path} is left");
+        assert!(
+            !path.ends_with(".part"),
+            "{what}: {path} is left of {:?}",
+            files.iter().map(|(p, b)| (p, b.len())).collect::<Vec<_>>()
+        );
         if path.ends_with(".dat") {
             assert!(listed.contains(path), "{what}: {path} is not listed");
         }

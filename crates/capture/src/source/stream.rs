@@ -81,7 +81,7 @@ pub(crate) fn pump(
         };
         match source.read(buf, draining) {
             Ok(Arrival::Bytes(n)) => {
-                receiver.received(n, now_ns());
+                receiver.received(n, n == room, now_ns());
                 if draining {
                     drained += n as u64;
                     if drained > DRAIN_BYTES {
