@@ -55,7 +55,9 @@ class Ledger:
     datagrams_received: int = _counter("UDP datagrams taken from the kernel.")
     datagrams_dropped_by_kernel: int = _counter("UDP datagrams the kernel dropped for want of buffer (SO_RXQ_OVFL).")
     ring_high_water_bytes: int = _counter("Most bytes that ever waited between receiver and writer.")
-    backpressure_ns: int = _counter("Time the receiver did not receive because the ring was full, in ns.")
+    backpressure_ns: int = _counter(
+        "Time the receiver did not receive because the ring was full or the disk held it up, in ns."
+    )
     periodics_complete: int = _counter("Periodics closed with every frame.")
     periodics_incomplete: int = _counter("Periodics closed with frames missing.")
     frames_repaired: int = _counter("Frames that one path lost and the other brought.")
