@@ -32,8 +32,10 @@ const LEAST_ROOM: usize = 16 << 10;
 /// How long a packet may wait in a block that is not full.
 const PUBLISH_AGE: Duration = Duration::from_millis(10);
 
-/// Bytes after which a part of a block ends: the parts of a full one, each a row of the index, are hashed side by side.
-const PART: usize = BLOCK / 4;
+/// A full block has so many parts of about one length: each is a row of the index, and they are hashed side by side.
+const PARTS: usize = 4;
+/// Bytes after which a part ends; the last one takes the rest.
+const PART: usize = (BLOCK - LEAST_ROOM) / PARTS;
 
 /// Packets of a block that stand together in the index.
 pub(super) struct Part {
@@ -570,7 +572,7 @@ impl Scan<'_> {
         } else {
             self.asked(packet);
         }
-        if self.next - self.tag.open.start >= PART {
+        if self.next - self.tag.open.start >= PART && self.tag.parts.len() + 1 < PARTS {
             self.tag.end_part(self.image.take_touched());
         }
     }
