@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::MAX_STRING_BYTES;
 use crate::row::RowStrings;
-use crate::row::tile::turn_bits;
+use crate::row::tile::{TILE_ROWS, tile_rows, turn_bits};
 use crate::schema::{ColumnType, Layout, Schema, Slot};
 
 /// A borrowed column, in Arrow's buffer layouts.
@@ -274,13 +274,10 @@ pub(crate) struct Scatter {
     image_bytes: usize,
 }
 
-/// A block fits into the second cache level with room to spare.
-const TILE_BYTES: usize = 64 << 10;
-
 impl Scatter {
     pub(crate) fn new(layout: &Layout) -> Self {
         let stride = (layout.image_bytes.div_ceil(64) | 1) * 64;
-        let rows = (TILE_BYTES / stride).clamp(32, 256) / 8 * 8;
+        let rows = tile_rows(stride, TILE_ROWS);
         Self {
             stride,
             rows,

@@ -10,10 +10,25 @@ use crate::error::{Error, Result};
 use crate::header::RowCodec;
 use crate::schema::{ColumnType, Layout, Schema, Slot};
 
-/// A tile fits into the second cache level with room to spare.
-const TILE_BYTES: usize = 64 << 10;
-/// Rows of a tile: of wide rows at least two cache lines of each column are made at once.
-const TILE_ROWS: (usize, usize) = (32, 256);
+/// Rows of a tile at least, whatever it takes.
+const LEAST_ROWS: usize = 32;
+/// Rows of a tile if it can be so. Each column is read or written in one piece per tile, and a piece of two cache lines,
+/// as 32 floats are, waits for memory twice as long as one of 1 KiB, which the machine fetches ahead.
+pub(crate) const TILE_ROWS: usize = 256;
+/// Flat rows lie in the packet already, and need no tile.
+const FLAT_ROWS: usize = 1024;
+/// Narrow rows: a tile stays near the first cache level.
+const SMALL_TILE_BYTES: usize = 64 << 10;
+/// Wide rows: it fits into the second.
+const LARGE_TILE_BYTES: usize = 1 << 20;
+
+/// Rows of `row_bytes` that are turned at a time; a multiple of eight.
+pub(crate) fn tile_rows(row_bytes: usize, most: usize) -> usize {
+    let row_bytes = row_bytes.max(1);
+    let wide = (LARGE_TILE_BYTES / row_bytes).min(TILE_ROWS);
+    let narrow = SMALL_TILE_BYTES / row_bytes;
+    narrow.max(wide).clamp(LEAST_ROWS, most) / 8 * 8
+}
 
 /// A byte of bools, and per bit the place among the columns asked for.
 type BoolByte = (usize, [Option<usize>; 8]);
@@ -94,7 +109,7 @@ impl Gather {
         }
         let lines = layout.image_bytes.div_ceil(64) | 1;
         let stride = lines * 64;
-        let tile_rows = (TILE_BYTES / stride).clamp(TILE_ROWS.0, TILE_ROWS.1) / 8 * 8;
+        let tile_rows = tile_rows(stride, TILE_ROWS);
         Self {
             codec,
             wanted,
@@ -234,7 +249,7 @@ impl Gather {
             }
         }
         let rows = rows.get(..good).unwrap_or_default();
-        let block_rows = (TILE_BYTES / fixed.max(1)).clamp(TILE_ROWS.0, 1024) / 8 * 8;
+        let block_rows = tile_rows(fixed, FLAT_ROWS);
         let scalars_at = layout.bool_bytes();
         for (number, block) in rows.chunks(block_rows).enumerate() {
             // Rows of equal length lie at equal distances: one slice, cut at that distance.
