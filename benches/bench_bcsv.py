@@ -62,12 +62,17 @@ def table_of(profile: str, size: str) -> pa.Table:
     return generate(profile, min(SIZES[size], int(TABLE_BYTES[size] / per_row)))
 
 
+# What a turn leaves to other threads, as freeing the file that it replaced, must not slow down the next one's.
+SETTLE_S = 0.02
+
+
 def best(turns: dict[str, Callable[[], object]], repeat: int) -> dict[str, float]:
     """Seconds of the fastest of `repeat` turns, the turns of all interleaved."""
     seconds = dict.fromkeys(turns, math.inf)
     for _ in range(repeat):
         for name, run in turns.items():
             gc.collect()
+            time.sleep(SETTLE_S)
             start = time.perf_counter()
             result = run()
             seconds[name] = min(seconds[name], time.perf_counter() - start)

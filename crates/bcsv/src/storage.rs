@@ -131,7 +131,14 @@ impl Storage for Disk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        std::fs::rename(from, to)
+        let replaced = large_file(to);
+        std::fs::rename(from, to)?;
+        if let Some(replaced) = replaced {
+            // Without a thread to be had, the closure and the file in it are dropped here.
+            let thread = std::thread::Builder::new().name("tapeline-free".into());
+            drop(thread.spawn(move || drop(replaced)));
+        }
+        Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -149,6 +156,17 @@ impl Storage for Disk {
         }
         Ok(())
     }
+}
+
+/// From here on, 0.1 ms here, another thread gives the bytes of a file that was replaced back to the file system.
+const LARGE_BYTES: u64 = 1 << 20;
+
+/// A file that is so large that its name's end should not be the end of it: who holds it pays for giving its bytes back,
+/// 0.15 ms for each megabyte on tmpfs, and not who gives its name to another file.
+fn large_file(path: &Path) -> Option<File> {
+    let found = path.symlink_metadata().ok()?;
+    let large = found.is_file() && found.len() >= LARGE_BYTES;
+    large.then(|| File::open(path).ok()).flatten()
 }
 
 /// Write parts behind each other from `offset` on, the first `done` bytes of which have been written. `done` tells how
