@@ -33,6 +33,21 @@ impl Bitmap {
         self.len += 1;
     }
 
+    /// Append a value so many times.
+    pub(crate) fn append(&mut self, value: bool, times: usize) {
+        let end = self.len + times;
+        while self.len < end && !self.len.is_multiple_of(8) {
+            self.push(value);
+        }
+        let whole = (end - self.len) / 8;
+        let byte = if value { 0xFF } else { 0 };
+        self.bytes.resize(self.bytes.len() + whole, byte);
+        self.len += 8 * whole;
+        while self.len < end {
+            self.push(value);
+        }
+    }
+
     /// Append eight values; the length is a multiple of eight.
     #[inline]
     pub(crate) fn push_eight(&mut self, values: u8) {
@@ -90,6 +105,20 @@ impl StringColumn {
             }
             _ => self.push(source.get(at..at + bytes).unwrap_or_default()),
         }
+    }
+
+    /// Append the last string, of so many bytes, so many times more.
+    pub(crate) fn repeat_last(&mut self, bytes: usize, times: usize) {
+        let start = self.bytes.len().saturating_sub(bytes);
+        let end = self.bytes.len() + times * bytes;
+        self.bytes.reserve(times * bytes);
+        // In pieces that double.
+        while self.bytes.len() < end {
+            let more = (end - self.bytes.len()).min(self.bytes.len() - start);
+            self.bytes.extend_from_within(start..start + more);
+        }
+        let offset = |n: usize| i32::try_from(start + (n + 1) * bytes).unwrap_or(i32::MAX);
+        self.offsets.extend((1..=times).map(offset));
     }
 
     /// Whether each string is UTF-8.

@@ -505,7 +505,13 @@ pub(super) fn decode(
     if row.start + at > row.end {
         return Err(bad("a difference reaches beyond the row"));
     }
-    row.strings(at, strings, |i, count| field(plain, bit + i, count), first)
+    row.strings(
+        at,
+        strings,
+        |i, count| field(plain, bit + i, count),
+        first,
+        &mut (),
+    )
 }
 
 /// Decode one group; returns the end of its differences, or `None` for an impossible code.

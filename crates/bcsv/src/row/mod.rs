@@ -10,11 +10,13 @@
 pub(crate) mod bits;
 mod delta;
 pub(crate) mod flat;
+mod held;
 pub(crate) mod tile;
 mod zoh;
 
 use std::sync::Arc;
 
+use held::Notes;
 use tapeline_sys::vector::{Work, widest};
 
 use crate::batch::StringColumn;
@@ -204,6 +206,15 @@ impl Span {
         text.push_from(source, self.at as usize, self.bytes());
     }
 
+    /// Append the bytes so many times.
+    #[inline]
+    fn append_times(self, plain: &[u8], carried: &[u8], text: &mut StringColumn, times: usize) {
+        if let Some(more) = times.checked_sub(1) {
+            self.append(plain, carried, text);
+            text.repeat_last(self.bytes(), more);
+        }
+    }
+
     /// The length.
     #[inline]
     pub(crate) fn bytes(self) -> usize {
@@ -267,6 +278,18 @@ impl RowDecoder {
     /// An empty row (`start == end`) is a repeat where the codec has such a thing.
     #[inline]
     pub(crate) fn decode(&mut self, plain: &[u8], start: usize, end: usize) -> Result<()> {
+        self.decode_noting(plain, start, end, &mut ())
+    }
+
+    /// [`RowDecoder::decode`], noting what a zero-order hold row changes.
+    #[inline]
+    fn decode_noting(
+        &mut self,
+        plain: &[u8],
+        start: usize,
+        end: usize,
+        notes: &mut impl Notes,
+    ) -> Result<()> {
         let row = Row { plain, start, end };
         if start == end && self.layout.columns() > 0 {
             return match self.state {
@@ -289,6 +312,7 @@ impl RowDecoder {
                 first,
                 &mut self.image,
                 &mut self.strings,
+                notes,
             )?,
             DecoderState::Delta { gradients } => {
                 widest(DeltaDecode {
@@ -370,6 +394,7 @@ impl Row<'_> {
         strings: &mut [Span],
         flags: impl Fn(usize, u32) -> u64,
         first: bool,
+        notes: &mut impl Notes,
     ) -> Result<()> {
         for (block, spans) in strings.chunks_mut(32).enumerate() {
             #[allow(clippy::cast_possible_truncation)] // at most 32
@@ -379,8 +404,10 @@ impl Row<'_> {
             }
             while changed != 0 {
                 let len = (self.load(at) & 0xFFFF) as usize;
-                if let Some(span) = spans.get_mut(changed.trailing_zeros() as usize) {
+                let place = changed.trailing_zeros() as usize;
+                if let Some(span) = spans.get_mut(place) {
                     *span = Span::new(self.start + at + 2, len);
+                    notes.string(32 * block + place, *span);
                 }
                 at += 2 + len;
                 if self.start + at > self.end {

@@ -4,6 +4,7 @@
 //! it does not fall on one cache set. Columns not asked for are never touched. Flat rows need no tile: their
 //! columns are gathered straight from the stored bytes, block by block.
 
+use super::held::Held;
 use super::{RowDecoder, Span};
 use crate::batch::{Batch, Bitmap, Column};
 use crate::error::{Error, Result};
@@ -31,7 +32,7 @@ pub(crate) fn tile_rows(row_bytes: usize, most: usize) -> usize {
 }
 
 /// A byte of bools, and per bit the place among the columns asked for.
-type BoolByte = (usize, [Option<usize>; 8]);
+pub(super) type BoolByte = (usize, [Option<usize>; 8]);
 
 /// Collects the columns asked for.
 pub(crate) struct Gather {
@@ -47,6 +48,8 @@ pub(crate) struct Gather {
     tile_rows: usize,
     tile: Vec<u8>,
     spans: Vec<Span>,
+    /// For rows that change little.
+    held: Option<Held>,
     columns: Vec<Column>,
     kinds: Vec<ColumnType>,
     rows: usize,
@@ -110,6 +113,8 @@ impl Gather {
         let lines = layout.image_bytes.div_ceil(64) | 1;
         let stride = lines * 64;
         let tile_rows = tile_rows(stride, TILE_ROWS);
+        let held =
+            (codec == RowCodec::Zoh).then(|| Held::new(layout, &wanted, &bool_bytes, &strings));
         Self {
             codec,
             wanted,
@@ -120,6 +125,7 @@ impl Gather {
             tile_rows,
             tile: Vec::new(),
             spans: Vec::new(),
+            held,
             columns: Vec::new(),
             kinds,
             rows: 0,
@@ -165,6 +171,11 @@ impl Gather {
     ) -> std::result::Result<(), (usize, Error)> {
         if self.codec == RowCodec::Flat && layout.columns() > 0 {
             return self.decode_flat(layout, plain, rows);
+        }
+        if let Some(held) = self.held.as_mut().filter(|held| held.suits(rows)) {
+            let (good, failed) = held.decode(decoder, layout, plain, rows, &mut self.columns);
+            self.rows += good;
+            return failed.map_or(Ok(()), |error| Err((good, error)));
         }
         let stride = self.stride;
         if self.tile.len() < stride * self.tile_rows {
@@ -419,7 +430,7 @@ macro_rules! numbers {
         }
     };
 }
-use numbers;
+pub(super) use numbers;
 
 /// Bools: eight rows of eight columns are one 8 by 8 bit matrix, turned in a register.
 fn gather_bools(

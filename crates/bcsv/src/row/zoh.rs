@@ -8,6 +8,7 @@
 //! one comparison of the image. A row in which nothing changed is empty.
 
 use super::bits::{field, load, store};
+use super::held::Notes;
 use super::{Row, RowStrings, Span, bad};
 use crate::error::Result;
 use crate::schema::Layout;
@@ -142,6 +143,7 @@ pub(super) fn decode(
     first: bool,
     image: &mut [u8],
     strings: &mut [Span],
+    notes: &mut impl Notes,
 ) -> Result<()> {
     let header_bytes = layout.columns().div_ceil(8);
     if row.end - row.start < header_bytes {
@@ -151,6 +153,16 @@ pub(super) fn decode(
         .plain
         .get(row.start..row.start + header_bytes)
         .unwrap_or_default();
+    for (byte, (new, old)) in header
+        .iter()
+        .zip(image.iter())
+        .take(layout.bool_bytes())
+        .enumerate()
+    {
+        if new != old {
+            notes.bools(byte, row.start + byte);
+        }
+    }
     layout.copy_bools(header, image);
     let data = row.plain.get(..row.end).unwrap_or_default();
     let mut at = row.start + header_bytes;
@@ -172,6 +184,10 @@ pub(super) fn decode(
                 (Some(image), Some(values)) => image.copy_from_slice(values),
                 _ => return Err(bad("a value reaches beyond the row")),
             }
+            let changed = numbers.iter().enumerate().skip(start).take(run);
+            for (number, (place, _)) in changed {
+                notes.number(32 * block + number, at + place - from);
+            }
             at += to - from;
         }
     }
@@ -181,5 +197,6 @@ pub(super) fn decode(
         strings,
         |i, count| field(header, bit + i, count),
         first,
+        notes,
     )
 }
