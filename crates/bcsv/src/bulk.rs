@@ -21,9 +21,11 @@ use crate::view::{BatchView, ColumnView, Scatter, ViewStrings};
 
 /// Uncompressed bytes that a job has at least.
 const JOB_BYTES: usize = 1 << 20;
-/// Jobs of a large batch: with more rows jobs become larger, up to the packet size, for every packet costs: its first
-/// row in full, a new LZ4 window, arrays of its own when it is read.
+/// Jobs of a batch that is not small. With more rows jobs become larger, up to the packet size, for every packet costs:
+/// its first row in full, a new LZ4 window, arrays of its own when it is read...
 const JOBS: usize = 10;
+/// ...but not if they have this much for each column: what is written, compressed and hashed is then still in the cache.
+const ARRAY_BYTES: usize = 32 << 10;
 /// And the bytes of its rows in memory at most.
 const JOB_FLAT_BYTES: usize = 8 << 20;
 /// Rows coded to find out how long they become.
@@ -87,7 +89,9 @@ impl Bulk<'_> {
             row_bytes = ((framer.out.len() - first) / (trial - 1)).max(1);
         }
         let share = self.batch.rows * row_bytes / JOBS;
-        let rows = share.max(JOB_BYTES).min(self.packet_bytes()) / row_bytes;
+        let enough = ARRAY_BYTES * self.layout.columns();
+        let bytes = share.min(enough).max(JOB_BYTES).min(self.packet_bytes());
+        let rows = bytes / row_bytes;
         Ok(rows.min(JOB_FLAT_BYTES / flat).clamp(8, 1 << 20))
     }
 
