@@ -303,3 +303,6 @@ fn fill_bools(
         bits.append(held == 1, (rows - from) as usize);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,6 +160,11 @@ impl Gather {
             .max(1)
     }
 
+    /// Whether rows change so little that columns are filled from change to change.
+    pub(super) fn holds(&self, rows: &[(u32, u32)]) -> bool {
+        self.held.as_ref().is_some_and(|held| held.suits(rows))
+    }
+
     /// Decode rows of a plaintext and append them to the batch. On an error the rows before it have been
     /// appended, and the row's number in `rows` is given.
     pub(crate) fn decode(
@@ -172,7 +177,9 @@ impl Gather {
         if self.codec == RowCodec::Flat && layout.columns() > 0 {
             return self.decode_flat(layout, plain, rows);
         }
-        if let Some(held) = self.held.as_mut().filter(|held| held.suits(rows)) {
+        if self.holds(rows)
+            && let Some(held) = &mut self.held
+        {
             let (good, failed) = held.decode(decoder, layout, plain, rows, &mut self.columns);
             self.rows += good;
             return failed.map_or(Ok(()), |error| Err((good, error)));
