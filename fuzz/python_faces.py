@@ -50,6 +50,7 @@ PATIENCE_S = 20.0
 START_S = 300.0
 SEEDS_PER_PAIR = 2
 ROWS = 40
+CALM_ROWS = 520
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,24 @@ def seeds() -> list[Seed]:
                     index=number % 2 == 0, flush_after=(10, 11, 25) if number else (20,),
                 )  # fmt: skip
                 out.append(Seed(data, table, twin.read(data)))
-    return out
+    return out + [calm_seed(file_codec) for file_codec in twin.FILE_CODECS]
+
+
+def calm_seed(file_codec: str) -> Seed:
+    """A zero-order hold file of two packets in which little changes: its columns are read from change to change."""
+    table = pa.table(
+        {
+            "b": pa.array([k % 90 < 45 for k in range(CALM_ROWS)]),
+            "u": pa.array([k // 100 for k in range(CALM_ROWS)], pa.uint8()),
+            "n": pa.array([1 << 40 | k // 37 for k in range(CALM_ROWS)], pa.int64()),
+            "d": pa.array([k // 61 * 0.1 for k in range(CALM_ROWS)], pa.float64()),
+            "s": pa.array(["", "a", "text" * 5][k // 70 % 3] for k in range(CALM_ROWS)),
+        }
+    )
+    data = twin.write(
+        columns_of(table), to_rows(table), row_codec="zoh", file_codec=file_codec, flush_after=(CALM_ROWS // 2,)
+    )
+    return Seed(data, table, twin.read(data))
 
 
 # ---------------------------------------------------------------- damage
@@ -228,7 +246,8 @@ def footers(path: str, seed: Seed, rng: random.Random) -> None:
             reader.read_table()
         if reader.complete:
             assert table is not None, "called complete, and cannot be read"
-            assert table.num_rows == ROWS, f"called complete with {table.num_rows} rows of {ROWS}"
+            rows = seed.table.num_rows
+            assert table.num_rows == rows, f"called complete with {table.num_rows} rows of {rows}"
 
 
 def salvage(path: str, seed: Seed, rng: random.Random) -> None:
@@ -275,7 +294,7 @@ def follow(path: str, seed: Seed, rng: random.Random) -> None:
     if seed.reading.packets or not damaged:
         assert given == expected[: len(given)], "a wrong row was given"
     if whole == seed.data:
-        assert len(given) == ROWS, f"{len(given)} rows of {ROWS}"
+        assert len(given) == seed.table.num_rows, f"{len(given)} rows of {seed.table.num_rows}"
 
 
 TARGETS: dict[str, Callable[[str, Seed, random.Random], None]] = {
@@ -321,8 +340,9 @@ def numbered(table: pa.Table, gaps: list[tuple[int, int]], seed: Seed) -> None:
     if not seed.reading.packets:
         wrong_in_stream(table, seed, 0)
         return
-    named = {k for first, stop in gaps for k in range(first, min(stop, ROWS))}
-    numbers = [k for k in range(ROWS) if k not in named][: table.num_rows]
+    rows = seed.table.num_rows
+    named = {k for first, stop in gaps for k in range(first, min(stop, rows))}
+    numbers = [k for k in range(rows) if k not in named][: table.num_rows]
     assert table.num_rows == len(numbers), f"{table.num_rows} rows, and gaps {gaps}"
     assert table.equals(seed.table.take(pa.array(numbers, pa.int64()))), f"a wrong row, with gaps {gaps}"
 
