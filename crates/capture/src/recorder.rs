@@ -110,11 +110,12 @@ impl Recorder {
 
         // A stream's two threads pass every byte from one to the other. With a core for each thread and one for the
         // producer they work side by side; with fewer they only take the producer's core away and move every byte
-        // between caches, so the writer then follows the receiver to its core and they take turns. With more streams than
-        // cores whoever yields lets some other stream go first: there the receiving thread writes too (`turns`), if its
-        // sender waits for it; the datagrams of one that does not are received meanwhile.
+        // between caches. There the receiving thread writes too (`turns`), if its sender waits for it. The datagrams of
+        // one that does not are received meanwhile: the writer follows the receiver to its core and they take turns
+        // there, unless there are more streams than cores, where whoever yields lets some other stream go first.
+        let tight = cores < 3 * config.streams.len();
         let crowded = cores < config.streams.len();
-        let share_core = !crowded && cores < 3 * config.streams.len();
+        let share_core = tight && !crowded;
 
         let mut streams = Vec::new();
         let mut registers = Vec::new();
@@ -162,7 +163,7 @@ impl Recorder {
             let shared = Arc::new(StreamShared::new(stream, urls, opened.len()));
             let layout = stream.layout.layout()?;
             let (block_bytes, blocks) = stream.ring_blocks(&layout)?;
-            let by_turns = crowded && stream.sync_mode()? != Sync::Batch && waited_for(&opened);
+            let by_turns = tight && stream.sync_mode()? != Sync::Batch && waited_for(&opened);
             let (producers, consumers): (Vec<_>, Vec<_>) = rings.into_iter().unzip();
             let settings = WriterSettings {
                 assemble: stream.assemble_options()?,

@@ -1,4 +1,5 @@
-//! A writer that the two threads of a stream take by turns, for streams that outnumber the cores.
+//! A writer that the two threads of a stream take by turns, where there are fewer than three cores for each stream: one
+//! for each of its threads and one for who sends.
 //!
 //! There a block that is passed on has left the cache before the other thread gets a core, and that thread has to be
 //! woken for it. So the receiving thread writes it itself, at once, if its sender waits for it anyway: the source had
