@@ -13,7 +13,10 @@ from tapeline.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tapeline._sending import Sending
+
 T = TypeVar("T")
+S = TypeVar("S", bound="Sending")
 
 
 class ManyUrls(click.Command):
@@ -46,7 +49,7 @@ def quantity(option: str, parse: Callable[[object], T], text: str) -> T:
 
 @contextmanager
 def stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM stops the sending, the second one forces the end."""
+    """The first SIGINT or SIGTERM calls `stop`, the second one forces the end."""
     came = 0
 
     def handle(_number: int, _frame: object) -> None:
@@ -62,3 +65,25 @@ def stopping(stop: Callable[[], None]) -> Iterator[None]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def sending(start: Callable[[], S]) -> Iterator[S]:
+    """Start to send; the first SIGINT or SIGTERM stops it, the second one forces the end.
+
+    A signal counts from before the start: who sees the first byte may end what sends it.
+    """
+    came = False
+    running: S | None = None
+
+    def stop() -> None:
+        nonlocal came
+        came = True
+        if running is not None:
+            running.stop()
+
+    with stopping(stop):
+        running = start()
+        if came:
+            running.stop()
+        yield running

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import click
 
 from tapeline.cli._output import Outcome, emit, emit_json, interactive, note, progress, size, table
-from tapeline.cli._sending import ManyUrls, quantity, stopping
+from tapeline.cli._sending import ManyUrls, quantity, sending
 from tapeline.errors import ConfigError
 from tapeline.quantities import parse_duration, parse_size
 
@@ -49,7 +50,8 @@ def replay(
     """
     from tapeline.replay import Replay, ReplayError
 
-    running = Replay(
+    start = partial(
+        Replay,
         path,
         urls,
         speed=_speed(speed),
@@ -58,7 +60,7 @@ def replay(
         gso=gso,
         connect_timeout_s=quantity("--connect-timeout", parse_duration, connect_timeout),
     )
-    with stopping(running.stop), progress("sending") as advance:
+    with sending(start) as running, progress("sending") as advance:
         while not running.wait(0.25):
             advance(running.bytes_sent())
     try:

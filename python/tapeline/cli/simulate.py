@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from tapeline.cli._output import Outcome, emit, emit_json, interactive, note, progress, size, table
-from tapeline.cli._sending import ManyUrls, quantity, stopping
+from tapeline.cli._sending import ManyUrls, quantity, sending
 from tapeline.quantities import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def radar(
     duration_s = None if duration is None else quantity("--duration", parse_duration, duration)
     if frames is None and duration_s is None:
         frames = DEFAULT_FRAMES
-    simulation = RadarSimulation(
+    start = partial(
+        RadarSimulation,
         urls,
         streams=streams,
         frames=frames,
@@ -101,7 +103,7 @@ def radar(
         gso=gso,
         connect_timeout_s=quantity("--connect-timeout", parse_duration, connect_timeout),
     )
-    return _finish(simulation, urls, _table, as_json=as_json)
+    return _send(start, urls, _table, as_json=as_json)
 
 
 @simulate.command(cls=ManyUrls, epilog=_BATTERY_EXAMPLES)
@@ -151,7 +153,8 @@ def battery(
     duration_s = None if duration is None else quantity("--duration", parse_duration, duration)
     if packets is None and duration_s is None:
         packets = DEFAULT_PACKETS
-    simulation = BatterySimulation(
+    start = partial(
+        BatterySimulation,
         urls,
         clients=clients,
         packets=packets,
@@ -168,7 +171,7 @@ def battery(
         image=image,
         connect_timeout_s=quantity("--connect-timeout", parse_duration, connect_timeout),
     )
-    return _finish(simulation, urls, _battery_text, as_json=as_json)
+    return _send(start, urls, _battery_text, as_json=as_json)
 
 
 def _count(text: object) -> tuple[int, int]:
@@ -179,14 +182,14 @@ def _count(text: object) -> tuple[int, int]:
         raise ValueError(f"{text!r} is neither a number nor MIN:MAX") from None
 
 
-def _finish(
-    simulation: Simulation, urls: tuple[str, ...], text: Callable[[dict[str, Any]], str], *, as_json: bool
+def _send(
+    start: Callable[[], Simulation], urls: tuple[str, ...], text: Callable[[dict[str, Any]], str], *, as_json: bool
 ) -> Outcome:
-    """Wait for the end of a simulation and print its account."""
+    """Start a simulation, wait for its end and print its account."""
     from tapeline.simulate import SendError
 
     to_stdout = "-" in urls
-    with stopping(simulation.stop), progress("sending") as advance:
+    with sending(start) as simulation, progress("sending") as advance:
         while not simulation.wait(0.25):
             advance(simulation.bytes_sent())
     try:
