@@ -371,10 +371,10 @@ fn body(bytes: &[u8], header_bytes: usize) -> (&[u8], &[u8]) {
 /// One in each of four registers.
 pub(super) const EVERY_LANE: u64 = 0x0001_0001_0001_0001;
 
-/// Four offsets as they are in a packet, none beyond 65,535.
+/// Four offsets as they are in a packet, if none is beyond 65,535; else something that they need not be.
 #[inline(always)]
 pub(super) fn four_from(first: u16) -> u64 {
-    u64::from(first) * EVERY_LANE + 0x0003_0002_0001_0000
+    (u64::from(first) * EVERY_LANE).wrapping_add(0x0003_0002_0001_0000)
 }
 
 /// Bytes of offsets at the start of which each is larger by one than the one before; at least one offset, if there is
@@ -436,4 +436,19 @@ pub(super) fn u32_at<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
 #[inline(always)]
 fn u64_at<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::run_bytes;
+
+    #[test]
+    fn runs_end_at_the_last_offset() {
+        for first in [0, 65_531, 65_532, 65_533, 65_534, 65_535_u16] {
+            let offsets = (0..8).map(|n| first.wrapping_add(n));
+            let bytes: Vec<u8> = offsets.flat_map(u16::to_le_bytes).collect();
+            let whole = (65_536 - usize::from(first)).min(8);
+            assert_eq!(run_bytes(&bytes), 2 * whole, "from {first}");
+        }
+    }
 }
