@@ -56,6 +56,9 @@ impl Bitmap {
     }
 }
 
+/// Room made for strings that may come, at most.
+const EXPECTED_BYTES: usize = 16 << 20;
+
 /// Strings behind each other, as in Arrow's `Utf8` (or `Binary`, if [`StringColumn::is_utf8`] says no).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StringColumn {
@@ -104,6 +107,16 @@ impl StringColumn {
                 self.offsets.push(i32::try_from(end).unwrap_or(i32::MAX));
             }
             _ => self.push(source.get(at..at + bytes).unwrap_or_default()),
+        }
+    }
+
+    /// Make room for so many bytes of the next `rows` strings, and for those that the others will have if they are alike.
+    pub(crate) fn expect(&mut self, bytes: usize, rows: usize) {
+        if self.bytes.capacity() - self.bytes.len() < bytes {
+            let left = self.offsets.capacity() - self.offsets.len();
+            let others = bytes / rows.max(1) * left.saturating_sub(rows);
+            self.bytes
+                .reserve_exact(bytes + (others + others / 8).min(EXPECTED_BYTES));
         }
     }
 

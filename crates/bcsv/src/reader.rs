@@ -250,6 +250,20 @@ impl Reader {
     ///
     /// The first fault in the rows asked for, [`ErrorKind::Limit`] for more than `limits.table_bytes`.
     pub fn read(&self, selection: &Selection) -> Result<Vec<Batch>> {
+        self.read_as(selection, |batch| batch)
+    }
+
+    /// [`Reader::read`], making something of each batch in the thread that has decoded it, where its bytes still are in
+    /// the cache.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::read`].
+    pub fn read_as<T: Send>(
+        &self,
+        selection: &Selection,
+        make: impl Fn(Batch) -> T + Sync,
+    ) -> Result<Vec<T>> {
         let index = self.shared.index()?;
         let plan = self.shared.plan(&index, selection);
         let facts = &self.shared.facts;
@@ -298,17 +312,16 @@ impl Reader {
                 if result.is_err() {
                     first_bad.fetch_min(number, Ordering::Relaxed);
                 }
-                done.push((number, result));
+                // Damage that was passed over can leave a packet without a row.
+                let made = result.map(|batch| (batch.rows > 0).then(|| make(batch)));
+                done.push((number, made));
             }
         };
         let mut done = in_threads(threads, &work);
         done.sort_unstable_by_key(|(number, _)| *number);
         let mut batches = Vec::with_capacity(done.len());
         for (_, result) in done {
-            let batch = result?;
-            if batch.rows > 0 {
-                batches.push(batch);
-            }
+            batches.extend(result?);
         }
         plan.fault.map_or(Ok(batches), Err)
     }

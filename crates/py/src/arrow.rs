@@ -15,7 +15,7 @@ use arrow_schema::{ArrowError, DataType, Field, Schema as ArrowSchema, SchemaRef
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyTuple};
-use tapeline_bcsv::{Batch, BatchView, Column, ColumnType, ColumnView};
+use tapeline_bcsv::{Batch, BatchView, Column, ColumnType, ColumnView, StringColumn};
 
 const SCHEMA: &CStr = c"arrow_schema";
 const ARRAY: &CStr = c"arrow_array";
@@ -121,15 +121,28 @@ fn to_array(column: Column) -> Result<ArrayRef, ArrowError> {
         Column::Int64(values) => numbers::<t::Int64Type>(values),
         Column::Float(values) => numbers::<t::Float32Type>(values),
         Column::Double(values) => numbers::<t::Float64Type>(values),
-        Column::String(text) => {
-            let offsets = OffsetBuffer::new(ScalarBuffer::from(text.offsets));
-            Arc::new(StringArray::try_new(
-                offsets,
-                Buffer::from_vec(text.bytes),
-                None,
-            )?)
-        }
+        Column::String(text) => Arc::new(strings(text)?),
     })
+}
+
+fn strings(text: StringColumn) -> Result<StringArray, ArrowError> {
+    let StringColumn { offsets, bytes } = text;
+    // Without a branch for each, so that vectors do it.
+    let ordered = offsets
+        .windows(2)
+        .fold(true, |ordered, pair| ordered & (pair[0] <= pair[1]));
+    let first_is_zero = offsets.first() == Some(&0);
+    let last = offsets.last().and_then(|last| usize::try_from(*last).ok());
+    let within = last.is_some_and(|last| last <= bytes.len());
+    if ordered && first_is_zero && within && bytes.is_ascii() {
+        // SAFETY: there is an offset, none is negative for the first is 0 and each is at least the one before it, as has
+        // just been looked at.
+        let offsets = unsafe { OffsetBuffer::new_unchecked(ScalarBuffer::from(offsets)) };
+        // SAFETY: the offsets are in order and end within the bytes; these are ASCII, so each slice of them is UTF-8.
+        return Ok(unsafe { StringArray::new_unchecked(offsets, Buffer::from_vec(bytes), None) });
+    }
+    let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+    StringArray::try_new(offsets, Buffer::from_vec(bytes), None)
 }
 
 fn numbers<T: ArrowPrimitiveType>(values: Vec<T::Native>) -> ArrayRef

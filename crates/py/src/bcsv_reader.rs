@@ -137,14 +137,10 @@ impl BcsvReader {
         stop: Option<i64>,
     ) -> PyResult<BcsvStream> {
         let (schema, selection) = self.selection(py, columns, start, stop)?;
-        let batches = self.with(py, |reader| reader.read(&selection))?;
-        let converted: Result<Vec<RecordBatch>, ArrowError> = py.detach(|| {
-            batches
-                .into_iter()
-                .map(|batch| arrow::to_arrow(&schema, batch))
-                .collect()
-        });
-        let batches = converted.map_err(|error| errors::not_text(&error.to_string()))?;
+        let convert = |batch| arrow::to_arrow(&schema, batch);
+        let batches = self.with(py, |reader| reader.read_as(&selection, convert))?;
+        let batches: Result<Vec<RecordBatch>, ArrowError> = batches.into_iter().collect();
+        let batches = batches.map_err(|error| errors::not_text(&error.to_string()))?;
         Ok(self.stream_over(schema, Source::Ready(batches.into_iter())))
     }
 

@@ -505,13 +505,7 @@ pub(super) fn decode(
     if row.start + at > row.end {
         return Err(bad("a difference reaches beyond the row"));
     }
-    row.strings(
-        at,
-        strings,
-        |i, count| field(plain, bit + i, count),
-        first,
-        &mut (),
-    )
+    row.strings(at, strings, |i, count| field(plain, bit + i, count), first)
 }
 
 /// Decode one group; returns the end of its differences, or `None` for an impossible code.

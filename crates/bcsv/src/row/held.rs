@@ -1,9 +1,11 @@
 //! Rows to columns where little changes from row to row: what changes is noted while the rows are decoded, and then each
 //! column is filled from change to change, from its first row to its last, as memory likes to be written.
 
+use tapeline_sys::vector::{Work, widest};
+
 use super::tile::{BoolByte, numbers};
-use super::{RowDecoder, Span};
-use crate::batch::Column;
+use super::{RowDecoder, Span, bits};
+use crate::batch::{Column, StringColumn};
 use crate::error::Error;
 use crate::schema::{Layout, Slot};
 
@@ -15,76 +17,64 @@ const BLOCK_BYTES: usize = 8 << 20;
 const CALM: usize = 8;
 
 /// A value that holds from a row on.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Change {
-    /// Number of the value: numbers in grouped order, then bytes of bools, then strings.
-    value: u32,
     /// Row in the block.
     row: u32,
-    /// Where it is stored.
-    span: Span,
+    /// Where it is stored in the plaintext; strings with their length in front.
+    at: u32,
 }
 
-/// Notes what changes while rows are decoded.
-pub(super) trait Notes {
-    /// A byte of bools, stored at `at` of the plaintext.
-    fn bools(&mut self, byte: usize, at: usize);
-
-    /// Number `number`, in grouped order.
-    fn number(&mut self, number: usize, at: usize);
-
-    /// String `string`.
-    fn string(&mut self, string: usize, span: Span);
+impl Change {
+    /// Where this string lies.
+    #[inline(always)]
+    fn span(self, plain: &[u8]) -> Span {
+        let at = self.at as usize;
+        Span::new(at + 2, (bits::load(plain, at) & 0xFFFF) as usize)
+    }
 }
 
-/// Nothing is noted.
-impl Notes for () {
-    #[inline(always)]
-    fn bools(&mut self, _: usize, _: usize) {}
-
-    #[inline(always)]
-    fn number(&mut self, _: usize, _: usize) {}
-
-    #[inline(always)]
-    fn string(&mut self, _: usize, _: Span) {}
-}
-
-/// The changes of a block of rows.
-#[derive(Default)]
-struct Changes {
-    /// Values of the layout that are numbers, and that are numbers or bytes of bools.
-    numbers: usize,
-    fixed: usize,
+/// What changes in a block of rows, noted while it is gone through.
+pub(super) struct Changes {
     row: u32,
-    list: Vec<Change>,
+    /// The changes of each value in the order of rows: numbers in grouped order, strings, bytes of bools.
+    lists: Vec<Vec<Change>>,
 }
 
 impl Changes {
-    #[inline]
-    fn push(&mut self, value: usize, span: Span) {
-        self.list.push(Change {
-            // A layout has at most 65,535 columns.
-            value: u32::try_from(value).unwrap_or(u32::MAX),
-            row: self.row,
-            span,
-        });
-    }
-}
-
-impl Notes for Changes {
-    #[inline]
-    fn bools(&mut self, byte: usize, at: usize) {
-        self.push(self.numbers + byte, Span::new(at, 1));
+    fn new(values: usize) -> Self {
+        Self {
+            row: 0,
+            lists: vec![Vec::new(); values],
+        }
     }
 
-    #[inline]
-    fn number(&mut self, number: usize, at: usize) {
-        self.push(number, Span::new(at, 0));
+    /// Value `value` of the row at hand is new, and stored at `at`.
+    #[inline(always)]
+    pub(super) fn note(&mut self, value: usize, at: usize) {
+        if let Some(list) = self.lists.get_mut(value) {
+            let row = self.row;
+            // Plaintext pieces are below 4 GiB (limits).
+            let at = u32::try_from(at).unwrap_or(u32::MAX);
+            list.push(Change { row, at });
+        }
     }
 
-    #[inline]
-    fn string(&mut self, string: usize, span: Span) {
-        self.push(self.fixed + string, span);
+    /// A block begins.
+    fn clear(&mut self) {
+        self.lists.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Forget what was noted of the row at hand.
+    fn cut(&mut self) {
+        for list in &mut self.lists {
+            list.truncate(list.partition_point(|change| change.row < self.row));
+        }
+    }
+
+    /// The changes of a value.
+    fn of(&self, value: usize) -> &[Change] {
+        self.lists.get(value).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -98,9 +88,6 @@ pub(super) struct Held {
     /// Bytes of a row in the columns.
     row_bytes: usize,
     changes: Changes,
-    /// The changes, by value and row; where those of each value end.
-    sorted: Vec<Change>,
-    ends: Vec<usize>,
     /// The row before the block.
     image: Vec<u8>,
     spans: Vec<Span>,
@@ -127,13 +114,7 @@ impl Held {
             bools: bools.to_vec(),
             strings: strings.to_vec(),
             row_bytes: row_bytes(layout),
-            changes: Changes {
-                numbers: layout.numbers.len(),
-                fixed: layout.numbers.len() + layout.bool_bytes(),
-                ..Changes::default()
-            },
-            sorted: Vec::new(),
-            ends: Vec::new(),
+            changes: Changes::new(layout.numbers.len() + layout.strings + layout.bool_bytes()),
             image: Vec::new(),
             spans: Vec::new(),
         }
@@ -161,23 +142,28 @@ impl Held {
         for block in rows.chunks(block_rows) {
             self.image.clone_from(&decoder.image);
             self.spans.clone_from(&decoder.strings);
-            self.changes.list.clear();
+            self.changes.clear();
             let mut failed = None;
             let mut good = 0;
             for (start, end) in block {
                 self.changes.row = good;
                 let (start, end) = (*start as usize, *end as usize);
-                if let Err(error) = decoder.decode_noting(plain, start, end, &mut self.changes) {
+                if let Err(error) = decoder.note(plain, start, end, &mut self.changes) {
+                    self.changes.cut();
                     failed = Some(error);
                     break;
                 }
                 good += 1;
             }
-            // Of a wrong row some changes may have been noted.
-            let list = &mut self.changes.list;
-            list.truncate(list.partition_point(|change| change.row < good));
-            self.sort(layout);
-            self.fill(layout, plain, decoder.carried(), good, columns);
+            widest(Fill {
+                held: self,
+                layout,
+                plain,
+                carried: decoder.carried(),
+                rows: good,
+                columns,
+            });
+            self.settle(layout, plain, decoder);
             done += good as usize;
             if failed.is_some() {
                 return (done, failed);
@@ -186,39 +172,25 @@ impl Held {
         (done, None)
     }
 
-    /// Sort the changes by value; those of one stay in the order of rows.
-    fn sort(&mut self, layout: &Layout) {
-        let list = &self.changes.list;
-        self.ends.clear();
-        self.ends.resize(self.changes.fixed + layout.strings, 0);
-        for change in list {
-            if let Some(count) = self.ends.get_mut(change.value as usize) {
-                *count += 1;
+    /// Bring the decoder, whose bools are up to date, to the last row of the block.
+    fn settle(&self, layout: &Layout, plain: &[u8], decoder: &mut RowDecoder) {
+        for (number, (at, bytes)) in layout.numbers.iter().enumerate() {
+            if let Some(last) = self.changes.of(number).last()
+                && let Some(image) = decoder.image.get_mut(*at..at + bytes)
+                && let Some(stored) = plain.get(last.at as usize..last.at as usize + bytes)
+            {
+                image.copy_from_slice(stored);
             }
         }
-        let mut start = 0;
-        for count in &mut self.ends {
-            start += std::mem::replace(count, start);
-        }
-        self.sorted.resize(list.len(), Change::default());
-        for change in list {
-            if let Some(next) = self.ends.get_mut(change.value as usize) {
-                if let Some(place) = self.sorted.get_mut(*next) {
-                    *place = *change;
-                }
-                *next += 1;
+        for (string, span) in decoder.strings.iter_mut().enumerate() {
+            if let Some(last) = self.changes.of(layout.numbers.len() + string).last() {
+                *span = last.span(plain);
             }
         }
-    }
-
-    /// The changes of a value.
-    fn of(&self, value: usize) -> &[Change] {
-        let end = |value: usize| self.ends.get(value).copied().unwrap_or(0);
-        let start = value.checked_sub(1).map_or(0, end);
-        self.sorted.get(start..end(value)).unwrap_or_default()
     }
 
     /// Append `rows` rows to the columns.
+    #[inline(always)]
     fn fill(
         &self,
         layout: &Layout,
@@ -227,31 +199,63 @@ impl Held {
         rows: u32,
         columns: &mut [Column],
     ) {
+        let strings_from = layout.numbers.len();
+        let bools_from = strings_from + layout.strings;
         for (number, place) in &self.numbers {
             let at = layout.numbers.get(*number).map_or(0, |number| number.0);
             let before = self.image.get(at..).unwrap_or_default();
             if let Some(column) = columns.get_mut(*place) {
-                fill_numbers(column, before, plain, self.of(*number), rows);
+                fill_numbers(column, before, plain, self.changes.of(*number), rows);
             }
         }
         for (byte, places) in &self.bools {
             let before = self.image.get(*byte).copied().unwrap_or(0);
-            let changes = self.of(self.changes.numbers + byte);
+            let changes = self.changes.of(bools_from + byte);
             fill_bools(columns, places, before, plain, changes, rows);
         }
         for (string, place) in &self.strings {
-            let Some(Column::String(text)) = columns.get_mut(*place) else {
-                continue;
-            };
-            let mut from = 0;
-            let mut held = self.spans.get(*string).copied().unwrap_or_default();
-            for change in self.of(self.changes.fixed + string) {
-                held.append_times(plain, carried, text, (change.row - from) as usize);
-                (held, from) = (change.span, change.row);
+            if let Some(Column::String(text)) = columns.get_mut(*place) {
+                let before = self.spans.get(*string).copied().unwrap_or_default();
+                let changes = self.changes.of(strings_from + string);
+                fill_strings(text, (before, carried), plain, changes, rows);
             }
-            held.append_times(plain, carried, text, (rows - from) as usize);
         }
     }
+}
+
+/// [`Held::fill`], compiled for wide vectors.
+struct Fill<'a> {
+    held: &'a Held,
+    layout: &'a Layout,
+    plain: &'a [u8],
+    carried: &'a [u8],
+    rows: u32,
+    columns: &'a mut [Column],
+}
+
+impl Work for Fill<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        self.held.fill(
+            self.layout,
+            self.plain,
+            self.carried,
+            self.rows,
+            self.columns,
+        );
+    }
+}
+
+/// Bytes that [`fill_strings`] appends.
+fn string_bytes(before: Span, plain: &[u8], changes: &[Change], rows: u32) -> usize {
+    let (mut held, mut from, mut sum) = (before.bytes(), 0, 0);
+    for change in changes {
+        sum += held * (change.row - from) as usize;
+        (held, from) = (change.span(plain).bytes(), change.row);
+    }
+    sum + held * (rows - from) as usize
 }
 
 /// Bytes of a row in columns, an offset for each string among them.
@@ -260,6 +264,7 @@ fn row_bytes(layout: &Layout) -> usize {
 }
 
 /// Append numbers: the one at the start of `before` until it changes.
+#[inline(always)]
 fn fill_numbers(column: &mut Column, before: &[u8], plain: &[u8], changes: &[Change], rows: u32) {
     macro_rules! fill {
         ($values:ident, $type:ty) => {{
@@ -270,13 +275,61 @@ fn fill_numbers(column: &mut Column, before: &[u8], plain: &[u8], changes: &[Cha
             };
             let (mut held, mut from) = (load(Some(before)), 0);
             for change in changes {
-                $values.resize($values.len() + (change.row - from) as usize, held);
-                (held, from) = (load(plain.get(change.span.at as usize..)), change.row);
+                let chunk = [held; PIECE / size_of::<$type>()];
+                append($values, chunk, (change.row - from) as usize, |_| {});
+                (held, from) = (load(plain.get(change.at as usize..)), change.row);
             }
             $values.resize($values.len() + (rows - from) as usize, held);
         }};
     }
     numbers!(column, fill);
+}
+
+/// Bytes appended at a time: most runs are some hundred bytes long, and their lengths are hard to predict, so whole pieces
+/// are stored and what is too much is cut off.
+const PIECE: usize = 64;
+
+/// Append `times` values, piece by piece; `next` makes the next piece of the one before.
+#[inline(always)]
+fn append<T: Copy, const N: usize>(
+    values: &mut Vec<T>,
+    mut piece: [T; N],
+    times: usize,
+    next: impl Fn(&mut [T; N]),
+) {
+    let end = values.len() + times;
+    if values.capacity() < end + N {
+        // The end of the column, where a piece too much would move it.
+        for _ in 0..times / N {
+            values.extend_from_slice(&piece);
+            next(&mut piece);
+        }
+        values.extend_from_slice(piece.get(..times % N).unwrap_or_default());
+        return;
+    }
+    while values.len() < end {
+        values.extend_from_slice(&piece);
+        next(&mut piece);
+    }
+    values.truncate(end);
+}
+
+/// Append strings: the one before, as it lies in `carried` or the plaintext, until it changes.
+#[inline(always)]
+fn fill_strings(
+    text: &mut StringColumn,
+    (mut held, carried): (Span, &[u8]),
+    plain: &[u8],
+    changes: &[Change],
+    rows: u32,
+) {
+    text.expect(string_bytes(held, plain, changes, rows), rows as usize);
+    let mut from = 0;
+    for change in changes {
+        held.append_times(plain, carried, text, (change.row - from) as usize);
+        (held, from) = (change.span(plain), change.row);
+    }
+    held.append_times(plain, carried, text, (rows - from) as usize);
 }
 
 /// Append bools: those of a byte until one changes.
@@ -294,7 +347,7 @@ fn fill_bools(
         };
         let (mut held, mut from) = (before >> bit & 1, 0);
         for change in changes {
-            let new = plain.get(change.span.at as usize).copied().unwrap_or(0) >> bit & 1;
+            let new = plain.get(change.at as usize).copied().unwrap_or(0) >> bit & 1;
             if new != held {
                 bits.append(held == 1, (change.row - from) as usize);
                 (held, from) = (new, change.row);

@@ -16,7 +16,7 @@ mod zoh;
 
 use std::sync::Arc;
 
-use held::Notes;
+use held::Changes;
 use tapeline_sys::vector::{Work, widest};
 
 use crate::batch::StringColumn;
@@ -278,18 +278,6 @@ impl RowDecoder {
     /// An empty row (`start == end`) is a repeat where the codec has such a thing.
     #[inline]
     pub(crate) fn decode(&mut self, plain: &[u8], start: usize, end: usize) -> Result<()> {
-        self.decode_noting(plain, start, end, &mut ())
-    }
-
-    /// [`RowDecoder::decode`], noting what a zero-order hold row changes.
-    #[inline]
-    fn decode_noting(
-        &mut self,
-        plain: &[u8],
-        start: usize,
-        end: usize,
-        notes: &mut impl Notes,
-    ) -> Result<()> {
         let row = Row { plain, start, end };
         if start == end && self.layout.columns() > 0 {
             return match self.state {
@@ -312,7 +300,6 @@ impl RowDecoder {
                 first,
                 &mut self.image,
                 &mut self.strings,
-                notes,
             )?,
             DecoderState::Delta { gradients } => {
                 widest(DeltaDecode {
@@ -324,6 +311,21 @@ impl RowDecoder {
                     strings: &mut self.strings,
                 })?;
             }
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Note what the row at `start..end` of `plain` changes, for zero-order hold; numbers and strings of the current row
+    /// stay as they are.
+    #[inline]
+    fn note(&mut self, plain: &[u8], start: usize, end: usize, notes: &mut Changes) -> Result<()> {
+        let first = self.rows == 0;
+        if start < end || self.layout.columns() == 0 {
+            let row = Row { plain, start, end };
+            zoh::changes(&self.layout, &row, first, &mut self.image, notes)?;
+        } else if first {
+            return Err(bad("a packet starts with a repeat"));
         }
         self.rows += 1;
         Ok(())
@@ -394,7 +396,6 @@ impl Row<'_> {
         strings: &mut [Span],
         flags: impl Fn(usize, u32) -> u64,
         first: bool,
-        notes: &mut impl Notes,
     ) -> Result<()> {
         for (block, spans) in strings.chunks_mut(32).enumerate() {
             #[allow(clippy::cast_possible_truncation)] // at most 32
@@ -407,7 +408,6 @@ impl Row<'_> {
                 let place = changed.trailing_zeros() as usize;
                 if let Some(span) = spans.get_mut(place) {
                     *span = Span::new(self.start + at + 2, len);
-                    notes.string(32 * block + place, *span);
                 }
                 at += 2 + len;
                 if self.start + at > self.end {

@@ -8,7 +8,7 @@
 //! one comparison of the image. A row in which nothing changed is empty.
 
 use super::bits::{field, load, store};
-use super::held::Notes;
+use super::held::Changes;
 use super::{Row, RowStrings, Span, bad};
 use crate::error::Result;
 use crate::schema::Layout;
@@ -143,7 +143,6 @@ pub(super) fn decode(
     first: bool,
     image: &mut [u8],
     strings: &mut [Span],
-    notes: &mut impl Notes,
 ) -> Result<()> {
     let header_bytes = layout.columns().div_ceil(8);
     if row.end - row.start < header_bytes {
@@ -153,16 +152,6 @@ pub(super) fn decode(
         .plain
         .get(row.start..row.start + header_bytes)
         .unwrap_or_default();
-    for (byte, (new, old)) in header
-        .iter()
-        .zip(image.iter())
-        .take(layout.bool_bytes())
-        .enumerate()
-    {
-        if new != old {
-            notes.bools(byte, row.start + byte);
-        }
-    }
     layout.copy_bools(header, image);
     let data = row.plain.get(..row.end).unwrap_or_default();
     let mut at = row.start + header_bytes;
@@ -184,10 +173,6 @@ pub(super) fn decode(
                 (Some(image), Some(values)) => image.copy_from_slice(values),
                 _ => return Err(bad("a value reaches beyond the row")),
             }
-            let changed = numbers.iter().enumerate().skip(start).take(run);
-            for (number, (place, _)) in changed {
-                notes.number(32 * block + number, at + place - from);
-            }
             at += to - from;
         }
     }
@@ -197,6 +182,63 @@ pub(super) fn decode(
         strings,
         |i, count| field(header, bit + i, count),
         first,
-        notes,
     )
 }
+
+/// Note what a row changes. Of the image only the bools are kept up to date, to see which of them change.
+#[inline]
+pub(super) fn changes(
+    layout: &Layout,
+    row: &Row<'_>,
+    first: bool,
+    image: &mut [u8],
+    notes: &mut Changes,
+) -> Result<()> {
+    let header_bytes = layout.columns().div_ceil(8);
+    if row.end - row.start < header_bytes {
+        return Err(bad("it is too short"));
+    }
+    let values = layout.numbers.len() + layout.strings;
+    for byte in (0..layout.bool_bytes()).step_by(8) {
+        let bools = layout.bools - 8 * byte;
+        let mask = u64::MAX >> 64_usize.saturating_sub(bools);
+        let new = row.load(byte) & mask;
+        let mut differ = new ^ (load(image, byte) & mask);
+        while differ != 0 {
+            let place = differ.trailing_zeros() as usize / 8;
+            notes.note(values + byte + place, row.start + byte + place);
+            if let Some(old) = image.get_mut(byte + place) {
+                *old = new.to_le_bytes().get(place).copied().unwrap_or(0);
+            }
+            differ &= !(0xFF << (8 * place));
+        }
+    }
+    let mut at = row.start + header_bytes;
+    let mut from = 0;
+    while from < values {
+        let count = (values - from).min(FLAGS);
+        let bit = layout.bools + from;
+        let mut flags = (row.load(bit / 8) >> (bit % 8)) & (u64::MAX >> (64 - count));
+        if first && flags.count_ones() as usize != count {
+            return Err(bad("the first row of a packet lacks a value"));
+        }
+        while flags != 0 {
+            let value = from + flags.trailing_zeros() as usize;
+            flags &= flags - 1;
+            notes.note(value, at);
+            at += match layout.numbers.get(value) {
+                Some((_, bytes)) => *bytes,
+                None => 2 + (load(row.plain, at) & 0xFFFF) as usize,
+            };
+        }
+        from += count;
+    }
+    if at == row.end {
+        Ok(())
+    } else {
+        Err(bad("its length contradicts its content"))
+    }
+}
+
+/// Flags looked at together: as many as eight bytes hold wherever the first one lies in its byte.
+const FLAGS: usize = 57;

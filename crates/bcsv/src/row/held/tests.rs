@@ -31,9 +31,21 @@ fn random(seed: &mut u64) -> u64 {
 
 /// Three columns of each type, thirteen of bools.
 fn schema() -> Schema {
-    let kinds = ColumnType::ALL
-        .into_iter()
-        .flat_map(|kind| std::iter::repeat_n(kind, if kind == ColumnType::Bool { 13 } else { 3 }));
+    of_each(13, 3)
+}
+
+/// So many bools, and so many columns of each other type.
+fn of_each(bools: usize, others: usize) -> Schema {
+    let kinds = ColumnType::ALL.into_iter().flat_map(|kind| {
+        std::iter::repeat_n(
+            kind,
+            if kind == ColumnType::Bool {
+                bools
+            } else {
+                others
+            },
+        )
+    });
     let columns = kinds.enumerate();
     let columns = columns.map(|(i, kind)| ColumnSpec::new(format!("c{i}"), kind));
     Schema::new(columns.collect()).unwrap()
@@ -134,6 +146,17 @@ fn calm_rows_are_filled_as_they_are_turned() {
     for (seed, per_mille) in [0, 1, 3, 10, 40].into_iter().enumerate() {
         let (plain, rows) = calm(&layout, 3000, per_mille, seed as u64);
         assert_eq!(agree(&schema, &layout, &plain, &rows), None, "{per_mille}");
+    }
+}
+
+#[test]
+fn flags_of_many_columns_are_found() {
+    // Around 57 flags, which are looked at together, and 64 bools, which are compared together.
+    for (bools, others) in [(41, 5), (64, 6), (65, 5), (130, 12), (7, 11)] {
+        let schema = of_each(bools, others);
+        let layout = Arc::new(Layout::new(&schema));
+        let (plain, rows) = calm(&layout, 600, 2, bools as u64);
+        assert_eq!(agree(&schema, &layout, &plain, &rows), None, "{bools}");
     }
 }
 
