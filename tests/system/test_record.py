@@ -6,6 +6,7 @@ import pty
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 from tests.system._processes import ENVIRONMENT, Running, tapeline
@@ -26,6 +27,23 @@ def test_tcp_frames_are_stored_as_they_came(tmp_path):
     assert recorded(tmp_path / "run") == b"".join(sent)
     files = summary(out)["ch0"]["files"]
     assert sorted(files) == sorted(str(path) for path in (tmp_path / "run" / "ch0").iterdir())
+
+
+def test_the_receiving_thread_may_run_on_every_core(tmp_path):
+    # A thread that writes may be bound to the receiving one's core. That one goes where it finds one, also if it writes.
+    sent = b"".join(frame(n, bytes(60_000)) for n in range(1000))
+    with Running("record", "--stream", TCP, "--out", tmp_path / "run", "--json") as run:
+        with socket.create_connection(run.address("ch0", "tcp"), timeout=30) as s:
+            s.sendall(sent)
+            # written, most of it: what is not is smaller than a ring's block
+            while sum(path.stat().st_size for path in (tmp_path / "run" / "ch0").glob("*.dat*")) < len(sent) // 2:
+                assert run.process.poll() is None
+            tasks = Path(f"/proc/{run.process.pid}/task").iterdir()
+            receiving = [task for task in tasks if (task / "comm").read_text() == "recv-ch0\n"]
+            assert [os.sched_getaffinity(int(task.name)) for task in receiving] == [os.sched_getaffinity(0)]
+        run.signal(signal.SIGINT)
+        code, out = run.finish()
+    assert (code, ledger_of(out).bytes_stored) == (0, len(sent))
 
 
 def test_udp_datagrams_may_hold_several_frames(tmp_path):

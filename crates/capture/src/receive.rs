@@ -16,7 +16,7 @@ use tapeline_sys::clock;
 use tapeline_wire::frame::{FrameRef, FrameScanner};
 
 use crate::metrics::{Published, RECEIVED, Received};
-use crate::turns::WriteHere;
+use crate::turns::{Pair, TurnOptions};
 
 /// Bytes after which a block is passed on while the writer keeps up: small enough that receiver, ring and
 /// writer work in the processor's caches, large enough for writes of the size that spec 7 asks for.
@@ -24,7 +24,7 @@ const PASS_ON: usize = 1 << 20;
 /// Most bytes to ask of a source at once, for the same reason.
 const READ: usize = 512 << 10;
 /// Where more streams than cores take turns, every turn costs a switch: take this much more a turn (but a thread that
-/// writes as well takes what `WriteHere` says).
+/// writes as well takes what `TurnOptions` says).
 const TURN: usize = 2;
 /// How long a frame may wait in a block that is not full.
 const PUBLISH_AGE: Duration = Duration::from_millis(10);
@@ -98,8 +98,10 @@ pub(crate) struct Receiver {
     block_bytes: usize,
     /// Receiver and writer take turns on one core (see `Recorder::start`).
     share_core: bool,
-    /// What is received is written here as well, by turns with the write thread.
-    write_here: Option<WriteHere>,
+    /// Who receives writes as well, by turns with the other thread.
+    by_turns: Option<Arc<Pair>>,
+    /// A block was passed on which is best written at once.
+    turn_due: bool,
     /// The last read brought all that was asked for.
     sender_waits: bool,
     pass_on: usize,
@@ -112,6 +114,14 @@ pub(crate) struct Receiver {
 #[derive(Debug)]
 pub(crate) struct WriterGone;
 
+/// Whether the next read has where to go.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Made,
+    /// There is, but the block that was passed on for it should be written first (`turns`).
+    AfterTurn,
+}
+
 impl Receiver {
     pub(crate) fn new(
         producer: Producer<Batch>,
@@ -120,11 +130,11 @@ impl Receiver {
         block_bytes: usize,
         share_core: bool,
         crowded: bool,
-        write_here: Option<WriteHere>,
+        by_turns: Option<(TurnOptions, Arc<Pair>)>,
     ) -> Self {
         let turn = if crowded { TURN } else { 1 };
-        let (pass_on, read) = match &write_here {
-            Some(here) => (here.options().block_bytes, here.options().read_bytes),
+        let (pass_on, read) = match &by_turns {
+            Some((options, _)) => (options.block_bytes, options.read_bytes),
             None => (turn * PASS_ON, turn * READ),
         };
         let most_frames = MAX_FRAMES - read / (scanner.layout().header_bytes() + 1);
@@ -140,7 +150,8 @@ impl Receiver {
             shared,
             block_bytes,
             share_core,
-            write_here,
+            by_turns: by_turns.map(|(_, pair)| pair),
+            turn_due: false,
             sender_waits: false,
             pass_on,
             read,
@@ -148,8 +159,8 @@ impl Receiver {
         }
     }
 
-    /// Free space for the source to fill, at least `min` bytes of it (at most a quarter of a block may be asked for).
-    pub(crate) fn space(&mut self, min: usize) -> Result<&mut [u8], WriterGone> {
+    /// See to it that `space` has at least `min` bytes (at most a quarter of a block may be asked for).
+    pub(crate) fn make_room(&mut self, min: usize) -> Result<Room, WriterGone> {
         let full = match &self.block {
             None => true,
             Some(block) => {
@@ -169,15 +180,20 @@ impl Receiver {
         if full {
             self.next_block()?;
         }
+        Ok(if self.turn_due {
+            Room::AfterTurn
+        } else {
+            Room::Made
+        })
+    }
+
+    /// Free space for the source to fill, after `make_room`.
+    pub(crate) fn space(&mut self) -> &mut [u8] {
         let filled = self.filled;
-        match self
-            .block
+        self.block
             .as_mut()
             .and_then(|b| b.bytes_mut().get_mut(filled..))
-        {
-            Some(space) => Ok(space),
-            None => Err(WriterGone),
-        }
+            .unwrap_or_default()
     }
 
     /// Most bytes that a source should put into `space` at once.
@@ -265,9 +281,7 @@ impl Receiver {
         self.publish_counters();
         self.shared.finished.store(true, Ordering::Release);
         self.producer.close();
-        if let Some(here) = &self.write_here {
-            here.wake();
-        }
+        self.wake_other();
     }
 
     /// Whether the writer has given up.
@@ -331,10 +345,13 @@ impl Receiver {
     /// Publish the current block and go on in the next one, the pending bytes first.
     fn next_block(&mut self) -> Result<(), WriterGone> {
         let mut next = self.claim()?;
+        next.tag.frames.clear();
+        next.tag.marks.clear();
         // Before the writer can count them as stored.
         self.publish_counters();
-        self.filled = if let Some(mut block) = self.block.take() {
-            let tail = self.filled - self.consumed;
+        let full = self.block.take();
+        let tail = self.filled - self.consumed;
+        if let Some(mut block) = full {
             move_tail(&block, self.consumed..self.filled, &mut next);
             block.set_filled(self.consumed);
             block.tag.core = if self.share_core {
@@ -343,42 +360,53 @@ impl Receiver {
                 None
             };
             self.producer.publish(block);
-            // If the block is written and back, go on in that one: two blocks in turn would be twice what the cache has
-            // to hold.
-            if self.give_turn()
-                && tail <= HOT_TAIL
-                && let Some(mut hot) = self.producer.claim_returned()
-            {
-                move_tail(&next, 0..tail, &mut hot);
-                self.producer.unclaim(std::mem::replace(&mut next, hot));
-            }
-            tail
-        } else {
-            0
-        };
-        next.tag.frames.clear();
-        next.tag.marks.clear();
-        self.consumed = 0;
-        self.opened = Instant::now();
-        self.block = Some(next);
-        self.publish_counters();
-        Ok(())
-    }
-
-    /// After a block was published: have it written while it is in cache. Whether it may be back by now.
-    fn give_turn(&mut self) -> bool {
-        if let Some(here) = &mut self.write_here {
-            if let Some(held_up) = here.write(self.sender_waits) {
-                self.counters.backpressure_ns +=
-                    u64::try_from(held_up.as_nanos()).unwrap_or(u64::MAX);
-            }
-            true
-        } else {
+            self.turn_due = self.by_turns.is_some();
             if self.share_core {
                 // The writer is on this core.
                 std::thread::yield_now();
             }
-            self.share_core
+        }
+        self.block = Some(next);
+        (self.consumed, self.filled) = (0, tail);
+        self.opened = Instant::now();
+        if self.share_core {
+            self.go_on_warm();
+        }
+        self.publish_counters();
+        Ok(())
+    }
+
+    /// If the block that was passed on last is written and back, go on in that one: two in turn would be twice what the
+    /// cache has to hold.
+    pub(crate) fn go_on_warm(&mut self) {
+        let Some(block) = &mut self.block else {
+            return;
+        };
+        let fresh = self.consumed == 0 && block.tag.frames.is_empty();
+        if fresh
+            && self.filled <= HOT_TAIL
+            && let Some(mut warm) = self.producer.claim_returned()
+        {
+            move_tail(block, 0..self.filled, &mut warm);
+            warm.tag.frames.clear();
+            warm.tag.marks.clear();
+            self.producer.unclaim(std::mem::replace(block, warm));
+        }
+    }
+
+    /// Whether a block was passed on since the last call that is best written by the thread that has it in its cache.
+    pub(crate) fn take_turn_due(&mut self) -> bool {
+        std::mem::take(&mut self.turn_due)
+    }
+
+    /// Whether the last read brought all that was asked for: the socket is full or nearly, so the sender waits.
+    pub(crate) fn sender_waits(&self) -> bool {
+        self.sender_waits
+    }
+
+    fn wake_other(&self) {
+        if let Some(pair) = &self.by_turns {
+            pair.wake_other();
         }
     }
 
@@ -387,9 +415,7 @@ impl Receiver {
             return Ok(block);
         }
         loop {
-            if let Some(here) = &self.write_here {
-                here.wake();
-            }
+            self.wake_other();
             let since = Instant::now();
             let claimed = self.producer.claim_timeout(Duration::from_millis(50));
             self.counters.backpressure_ns +=

@@ -21,16 +21,18 @@ use crate::fs::{Dir, RealDir};
 use crate::keeper::{Job, Keeper};
 use crate::manifest::{Event, Manifest, ledger_json, nested_json};
 use crate::output::OutputShared;
-use crate::receive::{Receiver, SourceShared};
+use crate::receive::Receiver;
 use crate::recover::{Report, add_ledgers};
 use crate::register_stream::{self, LogPosition, RegisterShared};
 use crate::resume::{Past, entry_of, open_recording};
 use crate::rings;
 use crate::source::{Source, Stop};
 use crate::status::StreamShared;
-use crate::turns::{SharedWriter, TurnOptions, WriteHere};
+use crate::turns::{Feed, Pair, TurnOptions, Turns};
 use crate::write::{Failure, FramesLimit, Outputs, StreamWriter, WriterSettings};
 
+/// For each of a stream's two threads and for who sends to it.
+pub(crate) const CORES_OF_A_STREAM: usize = 3;
 /// Segments waiting to be closed before a write thread waits for the keeper.
 const JOBS: usize = 16;
 
@@ -110,10 +112,10 @@ impl Recorder {
 
         // A stream's two threads pass every byte from one to the other. With a core for each thread and one for the
         // producer they work side by side; with fewer they only take the producer's core away and move every byte
-        // between caches. There the receiving thread writes too (`turns`), if its sender waits for it. The datagrams of
+        // between caches. There the receiving thread writes too (`turns`), if its sender waits anyway. The datagrams of
         // one that does not are received meanwhile: the writer follows the receiver to its core and they take turns
         // there, unless there are more streams than cores, where whoever yields lets some other stream go first.
-        let tight = cores < 3 * config.streams.len();
+        let tight = cores < CORES_OF_A_STREAM * config.streams.len();
         let crowded = cores < config.streams.len();
         let share_core = tight && !crowded;
 
@@ -195,40 +197,55 @@ impl Recorder {
                     stop.request();
                 }
             };
-            let name = format!("write-{}", stream.name);
-            let shared_writer = if by_turns {
-                let writer = SharedWriter::new(writer, failed);
-                let write_thread = Arc::clone(&writer);
-                starts.push(Box::new(move || {
-                    thread(&name, move || write_thread.stand_by())
-                }));
-                Some(writer)
+            let pair = by_turns.then(Arc::<Pair>::default);
+            let mut feeds =
+                opened
+                    .into_iter()
+                    .zip(producers)
+                    .enumerate()
+                    .map(|(i, (source, producer))| {
+                        let source_shared =
+                            shared.sources.get(i).map(Arc::clone).unwrap_or_default();
+                        let receiver = Receiver::new(
+                            producer,
+                            FrameScanner::new(layout),
+                            source_shared,
+                            block_bytes,
+                            // Who writes here may go where it likes: there is nobody to follow it.
+                            share_core && !by_turns,
+                            crowded,
+                            pair.as_ref().map(|p| (turns, Arc::clone(p))),
+                        );
+                        Feed::new(source, receiver)
+                    });
+            let (receiving, writing) = (
+                format!("recv-{}", stream.name),
+                format!("write-{}", stream.name),
+            );
+            if let Some(pair) = &pair {
+                if let Some(feed) = feeds.next() {
+                    let turns =
+                        Turns::new(turns, stop.clone(), feed, writer, Arc::clone(pair), failed);
+                    let standing_by = Arc::clone(&turns);
+                    starts.push(Box::new(move || {
+                        thread(&writing, move || standing_by.write_first())
+                    }));
+                    starts.push(Box::new(move || {
+                        thread(&receiving, move || turns.receive_first())
+                    }));
+                }
             } else {
+                let receiving_failed = failed.clone();
                 starts.push(Box::new(move || {
-                    thread(&name, move || writer.run().unwrap_or_else(failed))
+                    thread(&writing, move || writer.run().unwrap_or_else(failed))
                 }));
-                None
-            };
-            for (i, (source, producer)) in opened.into_iter().zip(producers).enumerate() {
-                let source_shared = shared.sources.get(i).map(Arc::clone).unwrap_or_default();
-                let receiver = Receiver::new(
-                    producer,
-                    FrameScanner::new(layout),
-                    Arc::clone(&source_shared),
-                    block_bytes,
-                    share_core,
-                    crowded,
-                    shared_writer
-                        .as_ref()
-                        .map(|w| WriteHere::new(Arc::clone(w), turns)),
-                );
-                let (stop, failure, name) =
-                    (stop.clone(), Arc::clone(&failure), stream.name.clone());
-                starts.push(Box::new(move || {
-                    thread(&format!("recv-{name}"), move || {
-                        receive(source, receiver, &stop, &failure, &name, &source_shared)
-                    })
-                }));
+                for feed in feeds {
+                    let (stop, failed, name) =
+                        (stop.clone(), receiving_failed.clone(), receiving.clone());
+                    starts.push(Box::new(move || {
+                        thread(&name, move || feed.run(&stop).unwrap_or_else(failed))
+                    }));
+                }
             }
             streams.push(shared);
         }
@@ -463,21 +480,6 @@ pub(crate) fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<
         .name(name.chars().take(15).collect())
         .spawn(run)
         .map_err(|e| Error::io_bare("starting a thread", e))
-}
-
-fn receive(
-    source: Source,
-    receiver: Receiver,
-    stop: &Stop,
-    failure: &Failure,
-    name: &str,
-    shared: &SourceShared,
-) {
-    if let Err(e) = source.run(receiver, stop) {
-        failure.set(e.of_stream(name));
-        stop.request();
-    }
-    shared.finished.store(true, Ordering::Release);
 }
 
 /// Whether a stream has one source, whose sender waits until it is read.

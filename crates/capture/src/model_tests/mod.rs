@@ -17,7 +17,7 @@ use tapeline_wire::frame::{FrameFields, FrameLayout};
 use crate::config::RecorderConfig;
 use crate::digest::Digest;
 use crate::manifest::{Loaded, Manifest};
-use crate::recorder::Recorder;
+use crate::recorder::{CORES_OF_A_STREAM, Recorder};
 use crate::resume::recover_in;
 use crate::simdisk::SimDisk;
 use crate::turns::TurnOptions;
@@ -41,17 +41,19 @@ struct Case {
     by_turns: bool,
 }
 
+const RUNS: Case = Case {
+    name: "runs, synced with the segment",
+    assembly: "none",
+    sync: "segment",
+    split: false,
+    ids: 1,
+    rotate_bytes: 30_000,
+    keep_segments: None,
+    by_turns: false,
+};
+
 const CASES: [Case; 7] = [
-    Case {
-        name: "runs, synced with the segment",
-        assembly: "none",
-        sync: "segment",
-        split: false,
-        ids: 1,
-        rotate_bytes: 30_000,
-        keep_segments: None,
-        by_turns: false,
-    },
+    RUNS,
     Case {
         name: "periodics by count, synced with each batch",
         assembly: "count:7",
@@ -94,13 +96,8 @@ const CASES: [Case; 7] = [
     },
     Case {
         name: "runs, written by the receiving thread",
-        assembly: "none",
-        sync: "segment",
-        split: false,
-        ids: 1,
-        rotate_bytes: 30_000,
-        keep_segments: None,
         by_turns: true,
+        ..RUNS
     },
     Case {
         name: "three ids, each its own segments, written by the receiving thread",
@@ -198,7 +195,7 @@ fn record(disk: &SimDisk, case: &Case, input: &Input) -> Result<(Value, Option<S
         block_bytes: 4 << 10,
         ..TurnOptions::default()
     };
-    let cores = if case.by_turns { 0 } else { 2 };
+    let cores = if case.by_turns { 0 } else { CORES_OF_A_STREAM };
     let recorder = Recorder::start_on(cores, turns, disk.root(), config(case, input))
         .map_err(|e| e.to_string())?;
     assert!(

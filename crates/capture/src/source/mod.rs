@@ -94,14 +94,22 @@ impl Source {
             Self::Connect(_) | Self::File(_) => config.url.clone(),
         }
     }
+}
 
-    /// Run to the end: until a stop is asked for, the input ends, or the writer is gone.
-    pub(crate) fn run(self, receiver: Receiver, stop: &Stop) -> Ended {
+/// What is received from a little at a time, so that another thread can go on with it.
+pub(crate) trait Step: Send {
+    /// Receive what there is, or wait a moment for it; `Some` at the end: when a stop was asked for and what had arrived
+    /// is read, when the input ends, or the writer is gone.
+    fn step(&mut self, receiver: &mut Receiver, stop: &Stop) -> Option<Ended>;
+}
+
+impl Step for Source {
+    fn step(&mut self, receiver: &mut Receiver, stop: &Stop) -> Option<Ended> {
         match self {
-            Self::Udp(udp) => udp.run(receiver, stop),
-            Self::Tcp(listener) => listener.run(receiver, stop),
-            Self::Connect(connector) => connector.run(receiver, stop),
-            Self::File(reader) => reader.run(receiver, stop),
+            Self::Udp(udp) => udp.step(receiver, stop),
+            Self::Tcp(listener) => listener.step(receiver, stop),
+            Self::Connect(connector) => connector.step(receiver, stop),
+            Self::File(reader) => reader.step(receiver, stop),
         }
     }
 }

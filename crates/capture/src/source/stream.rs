@@ -4,7 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::{DRAIN_BYTES, Stop};
-use crate::receive::{Receiver, WriterGone, now_ns};
+use crate::receive::{Receiver, Room, WriterGone, now_ns};
 
 /// One connection or file.
 pub(crate) trait ByteStream {
@@ -55,67 +55,104 @@ impl Patience {
     };
 }
 
-/// Read a connection to its end. `meanwhile` is called now and then, at the latest after each silent moment.
-pub(crate) fn pump(
-    source: &mut dyn ByteStream,
-    receiver: &mut Receiver,
-    stop: &Stop,
+/// A connection, or a file, that is being read.
+pub(crate) struct Pump {
     patience: Patience,
-    meanwhile: &mut dyn FnMut(&mut Receiver),
-) -> Outcome {
-    let started = Instant::now();
-    let frames_before = receiver.frames_received();
-    let mut last_byte = started;
-    let mut next_look = started;
-    let mut drained = 0_u64;
-    let outcome = loop {
+    started: Instant,
+    frames_before: u64,
+    last_byte: Instant,
+    next_look: Instant,
+    drained: u64,
+}
+
+impl Pump {
+    pub(crate) fn new(patience: Patience, receiver: &Receiver) -> Self {
+        let now = Instant::now();
+        Self {
+            patience,
+            started: now,
+            frames_before: receiver.frames_received(),
+            last_byte: now,
+            next_look: now,
+            drained: 0,
+        }
+    }
+
+    /// Whether any frame came with it.
+    pub(crate) fn brought_frames(&self, receiver: &Receiver) -> bool {
+        receiver.frames_received() > self.frames_before
+    }
+
+    /// Read what is there, or wait a moment for it; how the connection ended, if it did. `meanwhile` is called now and
+    /// then, at the latest after each silent moment.
+    pub(crate) fn step(
+        &mut self,
+        source: &mut dyn ByteStream,
+        receiver: &mut Receiver,
+        stop: &Stop,
+        meanwhile: &mut dyn FnMut(&mut Receiver),
+    ) -> Option<Outcome> {
+        let outcome = self.read(source, receiver, stop, meanwhile)?;
+        if outcome != Outcome::WriterGone {
+            receiver.end_of_stream(now_ns());
+            receiver.idle();
+        }
+        Some(outcome)
+    }
+
+    fn read(
+        &mut self,
+        source: &mut dyn ByteStream,
+        receiver: &mut Receiver,
+        stop: &Stop,
+        meanwhile: &mut dyn FnMut(&mut Receiver),
+    ) -> Option<Outcome> {
         let draining = stop.requested();
+        match receiver.make_room(4096) {
+            Ok(Room::Made) => {}
+            Ok(Room::AfterTurn) => return None,
+            Err(WriterGone) => return Some(Outcome::WriterGone),
+        }
         let most = receiver.read_bytes();
-        let space = match receiver.space(4096) {
-            Ok(space) => space,
-            Err(WriterGone) => return Outcome::WriterGone,
-        };
+        let space = receiver.space();
         let room = space.len().min(most);
         let Some(buf) = space.get_mut(..room) else {
-            return Outcome::WriterGone;
+            return Some(Outcome::WriterGone);
         };
         match source.read(buf, draining) {
             Ok(Arrival::Bytes(n)) => {
                 receiver.received(n, n == room, now_ns());
                 if draining {
-                    drained += n as u64;
-                    if drained > DRAIN_BYTES {
-                        break Outcome::Stopped;
+                    self.drained += n as u64;
+                    if self.drained > DRAIN_BYTES {
+                        return Some(Outcome::Stopped);
                     }
                 }
-                last_byte = Instant::now();
-                if last_byte < next_look {
-                    continue;
+                self.last_byte = Instant::now();
+                if self.last_byte < self.next_look {
+                    return None;
                 }
             }
-            Ok(Arrival::Nothing) if draining => break Outcome::Stopped,
+            Ok(Arrival::Nothing) if draining => return Some(Outcome::Stopped),
             Ok(Arrival::Nothing) => receiver.idle(),
-            Ok(Arrival::End) => break Outcome::Ended(None),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => break Outcome::Ended(Some(e.to_string())),
+            Ok(Arrival::End) => return Some(Outcome::Ended(None)),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return None,
+            Err(e) => return Some(Outcome::Ended(Some(e.to_string()))),
         }
         let now = Instant::now();
-        next_look = now + Duration::from_millis(50);
+        self.next_look = now + Duration::from_millis(50);
         meanwhile(receiver);
         if receiver.writer_gone() {
-            return Outcome::WriterGone;
+            return Some(Outcome::WriterGone);
         }
-        let silent = now.duration_since(last_byte);
+        let silent = now.duration_since(self.last_byte);
+        let patience = self.patience;
         let first_frame_late = patience
             .first_frame
-            .is_some_and(|p| now.duration_since(started) > p)
-            && receiver.frames_received() == frames_before;
+            .is_some_and(|p| now.duration_since(self.started) > p)
+            && !self.brought_frames(receiver);
         let stuck = patience.mid_frame.is_some_and(|p| silent > p) && receiver.pending() > 0;
-        if first_frame_late || stuck || patience.idle.is_some_and(|p| silent > p) {
-            break Outcome::Idle;
-        }
-    };
-    receiver.end_of_stream(now_ns());
-    receiver.idle();
-    outcome
+        (first_frame_late || stuck || patience.idle.is_some_and(|p| silent > p))
+            .then_some(Outcome::Idle)
+    }
 }

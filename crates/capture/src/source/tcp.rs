@@ -1,12 +1,13 @@
 //! `tcp://` listens and takes connections in turn; `tcp+connect://` dials, and dials again.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use tapeline_sys::tcp::{self, TcpReceiver};
 
-use super::stream::{Arrival, ByteStream, Outcome, Patience, pump};
+use super::stream::{Arrival, ByteStream, Outcome, Patience, Pump};
 use super::{Ended, Stop, WAIT};
 use crate::config::StreamConfig;
 use crate::error::Error;
@@ -55,6 +56,9 @@ fn patience(idle_timeout_seconds: Option<f64>) -> Patience {
 pub(crate) struct Listener {
     listener: TcpListener,
     patience: Patience,
+    /// Connected, and not yet read from.
+    waiting: VecDeque<TcpStream>,
+    current: Option<(Connection, Pump)>,
 }
 
 impl Listener {
@@ -62,6 +66,8 @@ impl Listener {
         Ok(Self {
             listener: TcpListener::bind(address)?,
             patience: patience(stream.idle_timeout_seconds),
+            waiting: VecDeque::new(),
+            current: None,
         })
     }
 
@@ -69,62 +75,49 @@ impl Listener {
         self.listener.local_addr().ok()
     }
 
-    pub(crate) fn run(self, mut receiver: Receiver, stop: &Stop) -> Ended {
-        let mut waiting = std::collections::VecDeque::new();
-        let result = loop {
-            if waiting.is_empty() {
-                match tcp::accept(
-                    &self.listener,
-                    if stop.requested() {
-                        Duration::ZERO
-                    } else {
-                        WAIT
-                    },
-                ) {
-                    Ok(Some(stream)) => waiting.push_back(stream),
-                    // What connected and sent before the stop is still read: the loop ends when nobody waits.
-                    Ok(None) if stop.requested() || receiver.writer_gone() => break Ok(()),
-                    Ok(None) => {
-                        receiver.idle();
-                        continue;
+    pub(crate) fn step(&mut self, receiver: &mut Receiver, stop: &Stop) -> Option<Ended> {
+        let Some((connection, pump)) = &mut self.current else {
+            return self.next_connection(receiver, stop);
+        };
+        let (listener, waiting) = (&self.listener, &mut self.waiting);
+        let outcome = pump.step(connection, receiver, stop, &mut |receiver| {
+            // At most a batch a time, so that a flood of connections cannot hold up the feed.
+            for _ in 0..256 {
+                match tcp::accept(listener, Duration::ZERO) {
+                    Ok(Some(stream)) if waiting.len() < MAX_WAITING => waiting.push_back(stream),
+                    Ok(Some(refused)) => {
+                        receiver.counters.connections_refused += 1;
+                        let _ = refused.shutdown(Shutdown::Both);
                     }
-                    Err(e) => break Err(Error::io_bare("accepting", e)),
+                    Ok(None) | Err(_) => break,
                 }
             }
-            let Some(stream) = waiting.pop_front() else {
-                continue;
+        })?;
+        self.current = None;
+        (outcome == Outcome::WriterGone).then_some(Ok(()))
+    }
+
+    fn next_connection(&mut self, receiver: &mut Receiver, stop: &Stop) -> Option<Ended> {
+        if self.waiting.is_empty() {
+            let timeout = if stop.requested() {
+                Duration::ZERO
+            } else {
+                WAIT
             };
-            receiver.counters.connections += 1;
-            let Ok(mut connection) = Connection::new(stream) else {
-                continue;
-            };
-            let outcome = pump(
-                &mut connection,
-                &mut receiver,
-                stop,
-                self.patience,
-                &mut |receiver| {
-                    // At most a batch a time, so that a flood of connections cannot hold up the feed.
-                    for _ in 0..256 {
-                        match tcp::accept(&self.listener, Duration::ZERO) {
-                            Ok(Some(stream)) if waiting.len() < MAX_WAITING => {
-                                waiting.push_back(stream)
-                            }
-                            Ok(Some(refused)) => {
-                                receiver.counters.connections_refused += 1;
-                                let _ = refused.shutdown(Shutdown::Both);
-                            }
-                            Ok(None) | Err(_) => break,
-                        }
-                    }
-                },
-            );
-            if outcome == Outcome::WriterGone {
-                break Ok(());
+            match tcp::accept(&self.listener, timeout) {
+                Ok(Some(stream)) => self.waiting.push_back(stream),
+                // What connected and sent before the stop is still read: the end is when nobody waits.
+                Ok(None) if stop.requested() || receiver.writer_gone() => return Some(Ok(())),
+                Ok(None) => receiver.idle(),
+                Err(e) => return Some(Err(Error::io_bare("accepting", e))),
             }
-        };
-        receiver.finish();
-        result
+        }
+        if let Some(stream) = self.waiting.pop_front() {
+            receiver.counters.connections += 1;
+            let connection = Connection::new(stream).ok();
+            self.current = connection.map(|c| (c, Pump::new(self.patience, receiver)));
+        }
+        None
     }
 }
 
@@ -133,6 +126,9 @@ pub(crate) struct Connector {
     address: SocketAddr,
     backoff: [Duration; 2],
     patience: Patience,
+    pause: Duration,
+    dial_at: Instant,
+    current: Option<(Connection, Pump)>,
 }
 
 impl Connector {
@@ -144,41 +140,44 @@ impl Connector {
             address,
             backoff,
             patience: patience(stream.idle_timeout_seconds),
+            pause: backoff[0],
+            dial_at: Instant::now(),
+            current: None,
         }
     }
 
-    pub(crate) fn run(self, mut receiver: Receiver, stop: &Stop) -> Ended {
-        let [first, longest] = self.backoff;
-        let mut pause = first;
-        while !stop.requested() && !receiver.writer_gone() {
-            let attempt = TcpStream::connect_timeout(&self.address, Duration::from_secs(1))
-                .and_then(Connection::new);
-            if let Ok(mut connection) = attempt {
-                receiver.counters.connections += 1;
-                let frames = receiver.frames_received();
-                if pump(
-                    &mut connection,
-                    &mut receiver,
-                    stop,
-                    self.patience,
-                    &mut |_| {},
-                ) == Outcome::WriterGone
-                {
-                    break;
-                }
-                if receiver.frames_received() > frames {
-                    pause = first;
-                }
-            } else {
-                receiver.idle();
+    pub(crate) fn step(&mut self, receiver: &mut Receiver, stop: &Stop) -> Option<Ended> {
+        if let Some((connection, pump)) = &mut self.current {
+            let outcome = pump.step(connection, receiver, stop, &mut |_| {})?;
+            if pump.brought_frames(receiver) {
+                self.pause = self.backoff[0];
             }
-            let until = Instant::now() + pause;
-            while !stop.requested() && Instant::now() < until {
-                std::thread::sleep(WAIT.min(until.saturating_duration_since(Instant::now())));
-            }
-            pause = (pause * 2).min(longest).max(first);
+            self.current = None;
+            self.back_off();
+            return (outcome == Outcome::WriterGone).then_some(Ok(()));
         }
-        receiver.finish();
-        Ok(())
+        if stop.requested() || receiver.writer_gone() {
+            return Some(Ok(()));
+        }
+        let early = self.dial_at.saturating_duration_since(Instant::now());
+        if !early.is_zero() {
+            std::thread::sleep(WAIT.min(early));
+            return None;
+        }
+        let dialled = TcpStream::connect_timeout(&self.address, Duration::from_secs(1));
+        if let Ok(connection) = dialled.and_then(Connection::new) {
+            receiver.counters.connections += 1;
+            self.current = Some((connection, Pump::new(self.patience, receiver)));
+        } else {
+            receiver.idle();
+            self.back_off();
+        }
+        None
+    }
+
+    fn back_off(&mut self) {
+        let [first, longest] = self.backoff;
+        self.dial_at = Instant::now() + self.pause;
+        self.pause = (self.pause * 2).min(longest).max(first);
     }
 }

@@ -9,7 +9,7 @@ use tapeline_sys::udp::{UdpOptions, UdpReceiver};
 use super::{DRAIN_BYTES, Ended, Stop, WAIT};
 use crate::config::{SourceConfig, StreamConfig};
 use crate::error::Error;
-use crate::receive::{Receiver, WriterGone, now_ns};
+use crate::receive::{Receiver, now_ns};
 
 /// Space offered to one receive call: sixteen of the largest datagrams.
 const SPACE: usize = 16 * 65_536;
@@ -17,6 +17,8 @@ const SPACE: usize = 16 * 65_536;
 /// A bound socket.
 pub(crate) struct Udp {
     socket: UdpReceiver,
+    /// Bytes read since a stop was asked for.
+    drained: u64,
 }
 
 impl Udp {
@@ -52,6 +54,7 @@ impl Udp {
         };
         Ok(Self {
             socket: UdpReceiver::bind(address, &options)?,
+            drained: 0,
         })
     }
 
@@ -59,53 +62,46 @@ impl Udp {
         self.socket.local_addr().ok()
     }
 
-    pub(crate) fn run(mut self, mut receiver: Receiver, stop: &Stop) -> Ended {
-        receiver.counters.receive_buffer_bytes = self.socket.receive_buffer_bytes() as u64;
-        let mut drained = 0;
-        let result = loop {
-            let draining = stop.requested();
-            let space = match receiver.space(SPACE) {
-                Ok(space) => space,
-                Err(WriterGone) => break Ok(()),
-            };
-            match self
-                .socket
-                .receive(space, if draining { Duration::ZERO } else { WAIT })
-            {
-                Ok([]) => {
-                    receiver.counters.datagrams_dropped_by_kernel = self.socket.kernel_drops();
-                    receiver.idle();
-                    if draining || receiver.writer_gone() {
-                        break Ok(());
-                    }
-                }
-                Ok(datagrams) => {
-                    let now = now_ns();
-                    let mut end = 0;
-                    for d in datagrams {
-                        let received_ns = if d.received_ns == 0 {
-                            now
-                        } else {
-                            d.received_ns
-                        };
-                        receiver.datagrams(d.offset, d.bytes, d.segment_bytes, received_ns);
-                        end = end.max(d.offset + d.bytes);
-                    }
-                    if draining {
-                        drained += end as u64;
-                    }
-                    receiver.counters.datagrams_dropped_by_kernel = self.socket.kernel_drops();
-                    receiver.datagrams_end(end);
-                    if drained > DRAIN_BYTES {
-                        break Ok(());
-                    }
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => break Err(Error::io_bare("receiving", e)),
-            }
-        };
+    pub(crate) fn step(&mut self, receiver: &mut Receiver, stop: &Stop) -> Option<Ended> {
+        let ended = self.receive(receiver, stop);
         receiver.counters.datagrams_dropped_by_kernel = self.socket.kernel_drops();
-        receiver.finish();
-        result
+        ended
+    }
+
+    fn receive(&mut self, receiver: &mut Receiver, stop: &Stop) -> Option<Ended> {
+        receiver.counters.receive_buffer_bytes = self.socket.receive_buffer_bytes() as u64;
+        let draining = stop.requested();
+        if receiver.make_room(SPACE).is_err() {
+            return Some(Ok(()));
+        }
+        let timeout = if draining { Duration::ZERO } else { WAIT };
+        match self.socket.receive(receiver.space(), timeout) {
+            Ok([]) => {
+                receiver.counters.datagrams_dropped_by_kernel = self.socket.kernel_drops();
+                receiver.idle();
+                (draining || receiver.writer_gone()).then_some(Ok(()))
+            }
+            Ok(datagrams) => {
+                let now = now_ns();
+                let mut end = 0;
+                for d in datagrams {
+                    let received_ns = if d.received_ns == 0 {
+                        now
+                    } else {
+                        d.received_ns
+                    };
+                    receiver.datagrams(d.offset, d.bytes, d.segment_bytes, received_ns);
+                    end = end.max(d.offset + d.bytes);
+                }
+                receiver.counters.datagrams_dropped_by_kernel = self.socket.kernel_drops();
+                receiver.datagrams_end(end);
+                if draining {
+                    self.drained += end as u64;
+                }
+                (self.drained > DRAIN_BYTES).then_some(Ok(()))
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => None,
+            Err(e) => Some(Err(Error::io_bare("receiving", e))),
+        }
     }
 }
