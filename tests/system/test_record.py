@@ -30,7 +30,7 @@ def test_tcp_frames_are_stored_as_they_came(tmp_path):
 
 
 def test_the_receiving_thread_may_run_on_every_core(tmp_path):
-    # A thread that writes may be bound to the receiving one's core. That one goes where it finds one, also if it writes.
+    # A thread that writes may be bound to the receiving one's core; one that does both goes where it finds one.
     sent = b"".join(frame(n, bytes(60_000)) for n in range(1000))
     with Running("record", "--stream", TCP, "--out", tmp_path / "run", "--json") as run:
         with socket.create_connection(run.address("ch0", "tcp"), timeout=30) as s:
