@@ -14,8 +14,8 @@ use tapeline_crc::{Xxh64, xxh64_each};
 use tapeline_ring::{Block, Consumer, Wait};
 use tapeline_wire::register::PacketScanner;
 
+use super::batch::{BLOCK, LogBatch, Part};
 use super::beside::Touched;
-use super::intake::{BLOCK, LogBatch, Part};
 use super::segment::{LogSegment, Row};
 use super::shared::{RegOut, RegisterShared, Written};
 use crate::config::Sync;

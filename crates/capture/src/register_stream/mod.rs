@@ -10,7 +10,9 @@
 //! with everything before it on its connection, and it alone decides where a segment ends, so that the keyframes at the
 //! start of the next one are the image at exactly that place of the log.
 
+mod batch;
 mod beside;
+mod client;
 mod image_store;
 mod inputs;
 mod intake;

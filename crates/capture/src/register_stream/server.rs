@@ -6,16 +6,15 @@
 //! answers waiting is not read from, and one that does not read them for a while is closed.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use tapeline_sys::poll::{Event, Interest, Poller, raise_open_files};
 use tapeline_sys::tcp::set_backlog;
-use tapeline_wire::register::{
-    Command, FramingLost, PacketFields, PacketScanner, Source, encode_packet,
-};
+use tapeline_wire::register::{Command, FramingLost, PacketFields, Source, encode_packet};
 
+use super::client::{Client, Closed, SMALL, read_some};
 use super::intake::{Answers, Intake, READ, READ_ALONE};
 use crate::error::Error;
 use crate::receive::{WriterGone, now_ns};
@@ -25,16 +24,6 @@ use crate::source::{DRAIN_BYTES, Ended, Stop};
 const WAIT: Duration = Duration::from_millis(10);
 /// How often clients are looked at for silence.
 const LOOK: Duration = Duration::from_millis(250);
-/// A packet larger than this is completed in the client's own buffer.
-const SMALL: usize = 4 << 10;
-/// Before the first whole packet, once a byte of it came (design/reliability.md N3).
-const FIRST_PACKET: Duration = Duration::from_secs(10);
-/// In the middle of a packet.
-const MID_PACKET: Duration = Duration::from_secs(30);
-/// With answers that it does not read.
-const NOT_READING: Duration = Duration::from_secs(30);
-/// A client that never sent anything makes room for another when there are too many, after so long.
-const UNUSED: Duration = Duration::from_secs(10);
 /// Connections accepted in one round.
 const ACCEPTS: usize = 64;
 /// Connections that may wait to be accepted: a burst of them must not make a good one try again a second later.
@@ -50,39 +39,6 @@ pub(crate) struct Limits {
     /// Of answers waiting for one client.
     pub(super) max_buffer_bytes: usize,
     pub(super) idle: Option<Duration>,
-}
-
-/// Why a client goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Closed {
-    Ended,
-    Framing,
-    Idle,
-    NotReading,
-    Broken,
-    Stopped,
-}
-
-struct Client {
-    stream: TcpStream,
-    peer: SocketAddr,
-    scanner: PacketScanner,
-    /// The beginning of a packet.
-    pending: Vec<u8>,
-    /// Answers not sent yet, from `sent` on.
-    out: Vec<u8>,
-    sent: usize,
-    /// Queries that wait until `out` is sent.
-    deferred: Vec<u8>,
-    /// It sends nothing more, but waits for answers.
-    ended: bool,
-    /// Packets it sent, and when it connected, sent and last took an answer.
-    packets: bool,
-    connected: Instant,
-    first_byte: Option<Instant>,
-    last_byte: Instant,
-    last_sent: Instant,
-    writing: bool,
 }
 
 /// A SYNC that waits for the disk.
@@ -286,26 +242,8 @@ impl EventLoop {
             }
             self.next += 1;
             self.intake.counters.clients_accepted += 1;
-            let now = Instant::now();
-            self.clients.insert(
-                token,
-                Client {
-                    stream,
-                    peer,
-                    scanner: PacketScanner::new(self.intake.kind),
-                    pending: Vec::new(),
-                    out: Vec::new(),
-                    sent: 0,
-                    deferred: Vec::new(),
-                    ended: false,
-                    packets: false,
-                    connected: now,
-                    first_byte: None,
-                    last_byte: now,
-                    last_sent: now,
-                    writing: false,
-                },
-            );
+            let client = Client::new(stream, peer, self.intake.kind);
+            self.clients.insert(token, client);
         }
         true
     }
@@ -315,7 +253,7 @@ impl EventLoop {
         let unused = self
             .clients
             .iter()
-            .filter(|(_, c)| !c.packets && c.connected.elapsed() >= UNUSED)
+            .filter(|(_, c)| c.unused())
             .min_by_key(|(_, c)| c.connected)
             .map(|(token, _)| *token);
         match unused {
@@ -333,7 +271,7 @@ impl EventLoop {
         };
         let held = client.pending.len();
         let outcome = if client.scanner.needed() > SMALL && held > 0 {
-            read_large(client)
+            client.read_large()
         } else {
             let space = self.intake.space(held + 64)?;
             let (head, rest) = space.split_at_mut(held.min(space.len()));
@@ -537,23 +475,8 @@ impl EventLoop {
     /// Close those who are silent where they should not be.
     fn look(&mut self, now: Instant) {
         let idle = self.limits.idle;
-        let mut gone = Vec::new();
-        for (token, client) in &self.clients {
-            let silent = now.duration_since(client.last_byte);
-            let first = client.first_byte.map(|at| now.duration_since(at));
-            if client.sent < client.out.len() {
-                if now.duration_since(client.last_sent)
-                    > idle.unwrap_or(NOT_READING).min(NOT_READING)
-                {
-                    gone.push((*token, Closed::NotReading));
-                }
-            } else if (!client.packets && first.is_some_and(|t| t > FIRST_PACKET))
-                || (!client.pending.is_empty() && silent > MID_PACKET)
-                || idle.is_some_and(|idle| silent > idle)
-            {
-                gone.push((*token, Closed::Idle));
-            }
-        }
+        let overdue = |(token, client): (&u64, &Client)| Some((*token, client.overdue(now, idle)?));
+        let gone: Vec<(u64, Closed)> = self.clients.iter().filter_map(overdue).collect();
         for (token, why) in gone {
             self.close(token, why);
         }
@@ -586,33 +509,5 @@ impl EventLoop {
         } += 1;
         c.pending_bytes = self.pending_bytes;
         self.syncs.retain(|sync| sync.client != token);
-    }
-}
-
-/// Into the client's own buffer, which grows with what arrives.
-fn read_large(client: &mut Client) -> io::Result<Option<usize>> {
-    let held = client.pending.len();
-    let missing = client.scanner.needed() - held.min(client.scanner.needed());
-    let most = missing.min(held.max(SMALL)).max(1);
-    client.pending.resize(held + most, 0);
-    let got = read_some(
-        &mut client.stream,
-        client.pending.get_mut(held..).unwrap_or_default(),
-    );
-    client
-        .pending
-        .truncate(held + got.as_ref().map_or(0, |n| n.unwrap_or(0)));
-    got
-}
-
-/// `None`: nothing there. `Some(0)`: the end.
-fn read_some(stream: &mut TcpStream, buf: &mut [u8]) -> io::Result<Option<usize>> {
-    loop {
-        match stream.read(buf) {
-            Ok(n) => return Ok(Some(n)),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(e) => return Err(e),
-        }
     }
 }

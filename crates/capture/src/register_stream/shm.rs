@@ -13,7 +13,8 @@ use tapeline_ring::shared_memory::{
 };
 use tapeline_wire::register::{InvalidCounters, PacketCounters, PacketScanner};
 
-use super::intake::{BLOCK, Intake};
+use super::batch::BLOCK;
+use super::intake::Intake;
 use crate::error::Error;
 use crate::receive::{WriterGone, now_ns};
 use crate::source::{DRAIN_BYTES, Ended, Stop, WAIT};

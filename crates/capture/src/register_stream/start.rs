@@ -11,9 +11,10 @@ use tapeline_ring::shared_memory::path_of;
 use tapeline_sys::udp::UdpReceiver;
 use tapeline_wire::register::{ImageLimits, Kind};
 
+use super::batch::{BLOCK, LogBatch};
 use super::image_store;
 use super::inputs;
-use super::intake::{BLOCK, Intake, LogBatch, Rotation};
+use super::intake::{Intake, Rotation};
 use super::log::LogWriter;
 use super::server::{Limits, Server};
 use super::shared::RegisterShared;
