@@ -4,13 +4,17 @@
 //! forward, so there is no call and no growing per cell. Whoever makes one gives it room for the longest text; a page
 //! that ran over says so in the end.
 //!
-//! Floats are the shortest digits that read back as the same value. Most that people log have few decimals, and those
-//! are found by one division: if `round(x * 10^k) / 10^k` is `x` and has no more digits than every decimal keeps (15
-//! for binary64, 6 for binary32), no other decimal as short is, and without the zeros at its end it is the shortest.
-//! All others go to `zmij`. Numbers of few bits are printed in groups, see `group`.
+//! Floats are the shortest digits that read back as the same value. Most numbers are printed in groups, see `group`
+//! and `doubles`; here are the others, and numbers one by one.
+//!
+//! Some of them have few decimals, and those are found by one division: if `round(x * 10^k) / 10^k` is `x` and has no
+//! more digits than every decimal keeps (15 for binary64, 6 for binary32), no other decimal as short is, and without
+//! the zeros at its end it is the shortest. All others go to `zmij`.
 
+mod doubles;
 mod group;
 
+pub(crate) use self::doubles::Doubles;
 pub(crate) use self::group::{Floats, LANES, Wholes, map};
 
 /// Longest text of a number: `-2.2250738585072014e-308`.
@@ -97,12 +101,6 @@ impl<'a> Page<'a> {
         } else {
             self.blocks(value);
         }
-    }
-
-    #[inline(always)]
-    pub(crate) fn signed(&mut self, value: i64) {
-        self.piece([b'-'], usize::from(value < 0));
-        self.whole(value.unsigned_abs());
     }
 
     #[inline(always)]
@@ -352,8 +350,6 @@ mod tests {
             for shift in 0..64 {
                 let value = value >> shift;
                 assert_eq!(printed(|page| page.whole(value)), value.to_string());
-                let signed = value.cast_signed();
-                assert_eq!(printed(|page| page.signed(signed)), signed.to_string());
             }
         }
         for value in (0..100_000).chain((1..20).flat_map(|n| [10_u64.pow(n) - 1, 10_u64.pow(n)])) {

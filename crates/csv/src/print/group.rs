@@ -11,31 +11,87 @@
 /// Numbers in a group.
 pub(crate) const LANES: usize = 16;
 /// The room of a cell.
-const ROOM: usize = 32;
-const ASCII: u64 = 0x3030_3030_3030_3030;
+pub(super) const ROOM: usize = 32;
+pub(super) const ASCII: u64 = 0x3030_3030_3030_3030;
+/// What a block of eight digits counts to.
+const BLOCK: u32 = 100_000_000;
 
-/// Whole numbers of at most eight digits.
-pub(crate) struct Wholes {
+/// Whole numbers in blocks of eight digits, the first block first.
+pub(crate) struct Wholes<const BLOCKS: usize> {
     negative: [bool; LANES],
-    digits: [u64; LANES],
+    blocks: [[u64; LANES]; BLOCKS],
 }
 
-impl Wholes {
+impl Wholes<1> {
     /// Of sizes below 10^8.
     #[inline(always)]
-    pub(crate) fn of(negative: [bool; LANES], sizes: &[u32; LANES]) -> Self {
+    pub(crate) fn of_few_digits(negative: [bool; LANES], sizes: &[u32; LANES]) -> Self {
         Self {
             negative,
-            digits: digits_of(sizes),
+            blocks: [digits_of(sizes)],
         }
     }
+}
 
+impl Wholes<2> {
+    #[inline(always)]
+    pub(crate) fn of_32_bits(negative: [bool; LANES], sizes: &[u32; LANES]) -> Self {
+        let tops = map(sizes, |size| size / BLOCK);
+        let mut rests = *sizes;
+        for (rest, top) in rests.iter_mut().zip(&tops) {
+            *rest -= top * BLOCK;
+        }
+        Self {
+            negative,
+            blocks: [last_four(&tops), digits_of(&rests)],
+        }
+    }
+}
+
+impl Wholes<3> {
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation)] // at most 1844, and remainders of 10^8
+    pub(crate) fn of_64_bits(negative: [bool; LANES], sizes: &[u64; LANES]) -> Self {
+        const WIDE: u64 = BLOCK as u64;
+        let uppers = map(sizes, |size| size / WIDE);
+        let mut lows = [0; LANES];
+        for (low, (size, upper)) in lows.iter_mut().zip(sizes.iter().zip(&uppers)) {
+            *low = (size - upper * WIDE) as u32;
+        }
+        let tops = map(&uppers, |upper| (upper / WIDE) as u32);
+        let mut middles = [0; LANES];
+        for (middle, (upper, top)) in middles.iter_mut().zip(uppers.iter().zip(&tops)) {
+            *middle = (upper - u64::from(*top) * WIDE) as u32;
+        }
+        Self {
+            negative,
+            blocks: [last_four(&tops), digits_of(&middles), digits_of(&lows)],
+        }
+    }
+}
+
+impl<const BLOCKS: usize> Wholes<BLOCKS> {
     /// Write one of them; returns its length.
     #[inline(always)]
     pub(crate) fn put(&self, lane: usize, cell: &mut [u8; ROOM]) -> usize {
         let lane = lane % LANES;
-        let at = sign(self.negative[lane], cell);
-        whole(self.digits[lane], at, cell)
+        let mut at = sign(self.negative[lane], cell);
+        let mut before = 0;
+        for (number, block) in (1..).zip(&self.blocks) {
+            let digits = block[lane];
+            // The last digit is written even if it is 0.
+            let shown = digits | u64::from(number == BLOCKS) << 56;
+            let zeros = if before == 0 {
+                shown.trailing_zeros() / 8
+            } else {
+                0
+            };
+            before |= digits;
+            // Of a block of zeros in front something is written, and then overwritten.
+            set(cell, at, (digits | ASCII).wrapping_shr(8 * zeros));
+            at += 8 - zeros as usize;
+        }
+        at
     }
 }
 
@@ -179,14 +235,14 @@ pub(crate) fn map<T: Copy, U: Copy + Default>(
 }
 
 #[inline(always)]
-fn sign(negative: bool, cell: &mut [u8; ROOM]) -> usize {
+pub(super) fn sign(negative: bool, cell: &mut [u8; ROOM]) -> usize {
     cell[0] = b'-';
     negative.into()
 }
 
 /// Store eight bytes; whatever is written, their place is below 24.
 #[inline(always)]
-fn set(cell: &mut [u8; ROOM], at: usize, bytes: u64) {
+pub(super) fn set(cell: &mut [u8; ROOM], at: usize, bytes: u64) {
     if let Some(to) = cell.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
         *to = bytes.to_le_bytes();
     }
@@ -194,7 +250,7 @@ fn set(cell: &mut [u8; ROOM], at: usize, bytes: u64) {
 
 /// Write digits without zeros in front, but the last one in any case; returns the place behind.
 #[inline(always)]
-fn whole(digits: u64, at: usize, cell: &mut [u8; ROOM]) -> usize {
+pub(super) fn whole(digits: u64, at: usize, cell: &mut [u8; ROOM]) -> usize {
     let zeros = (digits | 1 << 56).trailing_zeros() as usize / 8;
     set(cell, at, (digits | ASCII) >> (8 * zeros));
     at + 8 - zeros
@@ -202,7 +258,7 @@ fn whole(digits: u64, at: usize, cell: &mut [u8; ROOM]) -> usize {
 
 /// The digits of numbers below 10^8 as bytes, the first in the lowest; anything of larger ones.
 #[inline(always)]
-fn digits_of(values: &[u32; LANES]) -> [u64; LANES] {
+pub(super) fn digits_of(values: &[u32; LANES]) -> [u64; LANES] {
     // Divisions are multiplications that are exact in the range.
     #[allow(clippy::cast_possible_truncation)] // below 10^4
     let high = map(values, |value| {
@@ -220,9 +276,15 @@ fn digits_of(values: &[u32; LANES]) -> [u64; LANES] {
     digits
 }
 
-/// The same below 10^4.
+/// The same of numbers below 10^4, which have four zeros in front.
 #[inline(always)]
-fn four_digits(value: u32) -> u32 {
+fn last_four(values: &[u32; LANES]) -> [u64; LANES] {
+    map(values, |value| u64::from(four_digits(value)) << 32)
+}
+
+/// Four digits of a number below 10^4.
+#[inline(always)]
+pub(super) fn four_digits(value: u32) -> u32 {
     let tops = value.wrapping_mul(5243) >> 19;
     let twos = tops | value.wrapping_sub(tops * 100) << 16;
     let tops = (twos.wrapping_mul(103) >> 10) & 0x000F_000F;
@@ -262,24 +324,45 @@ mod tests {
         }
     }
 
-    fn check_whole(sizes: [u32; LANES]) {
+    fn check_group<const N: usize>(group: &Wholes<N>, negative: bool, sizes: &[u64; LANES]) {
+        for (lane, size) in sizes.iter().enumerate() {
+            let mut cell = [0; ROOM];
+            let len = group.put(lane, &mut cell);
+            let sign = if negative { "-" } else { "" };
+            assert_eq!(cell[..len], *format!("{sign}{size}").as_bytes());
+        }
+    }
+
+    /// As numbers of as few and as many bits as may be.
+    fn check_wholes(sizes: &[u64; LANES]) {
         for negative in [false, true] {
-            let group = Wholes::of([negative; LANES], &sizes);
-            for (lane, size) in sizes.iter().enumerate() {
-                let mut cell = [0; ROOM];
-                let len = group.put(lane, &mut cell);
-                let sign = if negative { "-" } else { "" };
-                assert_eq!(cell[..len], *format!("{sign}{size}").as_bytes());
-            }
+            let signs = [negative; LANES];
+            check_group(&Wholes::of_64_bits(signs, sizes), negative, sizes);
+            let narrow = sizes.map(|size| u32::try_from(size).unwrap_or(u32::MAX));
+            let sizes = narrow.map(u64::from);
+            check_group(&Wholes::of_32_bits(signs, &narrow), negative, &sizes);
+            let narrow = narrow.map(|size| size.min(BLOCK - 1));
+            let sizes = narrow.map(u64::from);
+            check_group(&Wholes::of_few_digits(signs, &narrow), negative, &sizes);
         }
     }
 
     #[test]
     fn whole_numbers_of_every_length() {
-        for first in (0..1_000_000).chain(99_000_000..99_999_984).step_by(LANES) {
-            let lane = |lane| first + u32::try_from(lane).unwrap();
-            check_whole(std::array::from_fn(lane));
+        for first in (0..1_000_000).chain(99_000_000..100_000_100).step_by(LANES) {
+            check_wholes(&std::array::from_fn(|lane| first + lane as u64));
         }
+        for power in 1..20 {
+            let edge = 10_u64.pow(power);
+            check_wholes(&std::array::from_fn(|lane| edge - 8 + lane as u64));
+            check_wholes(&std::array::from_fn(|lane| {
+                edge.saturating_mul(1 + lane as u64)
+            }));
+        }
+        check_wholes(&std::array::from_fn(|lane| u64::MAX - lane as u64));
+        check_wholes(&std::array::from_fn(|lane| {
+            u64::from(u32::MAX) - lane as u64
+        }));
     }
 
     #[test]
@@ -316,6 +399,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn wholes(sizes: [u64; 16], bits: u32) {
+            check_wholes(&sizes);
+            check_wholes(&sizes.map(|size| size.wrapping_shr(bits)));
+        }
+
         #[test]
         fn floats(bits: [u32; 16]) {
             check_floats(bits.map(f32::from_bits));

@@ -10,7 +10,7 @@ use tapeline_bcsv::{BatchView, ColumnView};
 use tapeline_sys::vector::Work;
 
 use super::{TextWriter, place};
-use crate::print::{Floats, Hint, LANES, Page, Wholes, map};
+use crate::print::{Doubles, Floats, Hint, LANES, Page, Wholes, map};
 
 /// Room of a cell: the longest number, what comes behind it, and what is written of pieces that are cut.
 pub(super) const CELL_BYTES: usize = 32;
@@ -84,43 +84,39 @@ fn fill<'a>(
     let (point, after) = (text.point, text.after(number));
     // JSON has keys before its cells and nothing behind them.
     let behind = u8::from(!text.json);
-    macro_rules! print {
-        ($values:expr, |$page:ident, $value:ident| $print:expr) => {
-            let values = $values.get(rows.clone()).unwrap_or_default();
-            for (cell, $value) in cells.zip(values) {
-                let mut $page = Page::new(&mut cell.text, 0);
-                $print;
-                cell.len = finish(&mut $page, after, behind);
-            }
-        };
-    }
-    macro_rules! print_float {
-        ($values:expr, $print:ident) => {
-            let values = $values.get(rows.clone()).unwrap_or_default();
-            for (cell, value) in cells.zip(values) {
-                let mut page = Page::new(&mut cell.text, 0);
-                cell.len = if value.is_finite() {
-                    page.$print(*value, point, hint);
-                    finish(&mut page, after, behind)
-                } else {
-                    LONG
-                };
-            }
-        };
-    }
-    macro_rules! group_whole {
-        ($values:expr, $type:ty) => {{
+    macro_rules! whole {
+        ($values:expr, $type:ty, $of:path, $size:expr) => {{
             let values = $values.get(rows).unwrap_or_default();
             let group = |values: &[$type; LANES]| {
                 #[allow(unused_comparisons)] // of those without a sign
                 let negative = map(values, |value| value < 0);
-                Wholes::of(
-                    negative,
-                    &map(values, |value| i32::from(value).unsigned_abs()),
-                )
+                $of(negative, &map(values, $size))
             };
-            let put = |group: &Wholes, lane, _: &_, cell: &mut _| Some(group.put(lane, cell));
+            let put = |group: &Wholes<_>, lane, _: &_, cell: &mut _| Some(group.put(lane, cell));
             numbers(values, cells, (after, behind), group, put);
+        }};
+    }
+    macro_rules! few_digits {
+        ($values:expr, $type:ty) => {
+            whole!($values, $type, Wholes::of_few_digits, |value| i32::from(
+                value
+            )
+            .unsigned_abs())
+        };
+    }
+    macro_rules! float {
+        ($values:expr, $type:ty, $group:ident, $print:ident) => {{
+            let values = $values.get(rows).unwrap_or_default();
+            let put = |group: &$group, lane, value: &$type, cell: &mut _| {
+                group.put(lane, point, cell).or_else(|| {
+                    let mut page = Page::new(cell, 0);
+                    value.is_finite().then(|| {
+                        page.$print(*value, point, hint);
+                        page.at()
+                    })
+                })
+            };
+            numbers(values, cells, (after, behind), $group::of, put);
         }};
     }
     macro_rules! copy {
@@ -132,38 +128,20 @@ fn fill<'a>(
         };
     }
     match column {
-        ColumnView::UInt8(values) => group_whole!(values, u8),
-        ColumnView::UInt16(values) => group_whole!(values, u16),
-        ColumnView::UInt32(values) => {
-            print!(values, |page, value| page.whole((*value).into()));
-        }
-        ColumnView::UInt64(values) => {
-            print!(values, |page, value| page.whole(*value));
-        }
-        ColumnView::Int8(values) => group_whole!(values, i8),
-        ColumnView::Int16(values) => group_whole!(values, i16),
+        ColumnView::UInt8(values) => few_digits!(values, u8),
+        ColumnView::UInt16(values) => few_digits!(values, u16),
+        ColumnView::UInt32(values) => whole!(values, u32, Wholes::of_32_bits, |value| value),
+        ColumnView::UInt64(values) => whole!(values, u64, Wholes::of_64_bits, |value| value),
+        ColumnView::Int8(values) => few_digits!(values, i8),
+        ColumnView::Int16(values) => few_digits!(values, i16),
         ColumnView::Int32(values) => {
-            print!(values, |page, value| page.signed((*value).into()));
+            whole!(values, i32, Wholes::of_32_bits, i32::unsigned_abs);
         }
         ColumnView::Int64(values) => {
-            print!(values, |page, value| page.signed(*value));
+            whole!(values, i64, Wholes::of_64_bits, i64::unsigned_abs);
         }
-        ColumnView::Float(values) => {
-            let values = values.get(rows).unwrap_or_default();
-            let put = |group: &Floats, lane, value: &f32, cell: &mut _| {
-                group.put(lane, point, cell).or_else(|| {
-                    let mut page = Page::new(cell, 0);
-                    value.is_finite().then(|| {
-                        page.float(*value, point, hint);
-                        page.at()
-                    })
-                })
-            };
-            numbers(values, cells, (after, behind), Floats::of, put);
-        }
-        ColumnView::Double(values) => {
-            print_float!(values, double);
-        }
+        ColumnView::Float(values) => float!(values, f32, Floats, float),
+        ColumnView::Double(values) => float!(values, f64, Doubles, double),
         ColumnView::Bool { bits, offset } => {
             for (cell, row) in cells.zip(rows) {
                 let at = row + offset;
