@@ -84,13 +84,13 @@ portable: ## the paths of machines and systems other than this one, on this one
 	RUSTFLAGS="--cfg tapeline_portable" CARGO_TARGET_DIR=target/portable cargo test --quiet -p tapeline-crc -p tapeline-sys -p tapeline-ring -p tapeline-wire
 
 lint: $(VENV)/.deps ## formatting, lints, import rules
-	cargo fmt --all --check
+	for workspace in . fuzz benches; do cargo fmt --manifest-path $$workspace/Cargo.toml --all --check; done
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 
 fmt: $(VENV)/.deps ## format everything
-	cargo fmt --all
+	for workspace in . fuzz benches; do cargo fmt --manifest-path $$workspace/Cargo.toml --all; done
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 

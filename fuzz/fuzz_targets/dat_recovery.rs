@@ -15,9 +15,16 @@ fuzz_target!(|data: &[u8]| {
     let found = recover_part(bytes, assembly);
     let kept = found.dat.as_deref().unwrap_or_default();
     let tail = found.tail.as_deref().unwrap_or_default();
-    assert_eq!([kept, tail].concat(), bytes, "prefix and tail are the input");
+    assert_eq!(
+        [kept, tail].concat(),
+        bytes,
+        "prefix and tail are the input"
+    );
     assert!(found.dat.as_deref() != Some(&[]), "an empty segment");
-    assert!(found.changed_nothing_again, "a second recovery changes something");
+    assert!(
+        found.changed_nothing_again,
+        "a second recovery changes something"
+    );
 
     let (mut frames, mut end) = (0u64, 0);
     let mut decoder = FrameDecoder::new(layout);
@@ -29,7 +36,11 @@ fuzz_target!(|data: &[u8]| {
     decoder.finish(&mut emit);
     assert_eq!(end, kept.len(), "the prefix is whole frames");
     assert_eq!(found.frames, frames, "frames in the manifest");
-    assert_eq!(found.index_rows.is_some(), frames > 0, "an index for a segment");
+    assert_eq!(
+        found.index_rows.is_some(),
+        frames > 0,
+        "an index for a segment"
+    );
     assert!(found.index_rows.unwrap_or(0) <= frames);
 
     // The tail does not begin with a frame: the prefix is as long as it can be.

@@ -77,11 +77,7 @@ fuzz_target!(|data: &[u8]| {
         );
         // an index that had its final name before its log is left alone
         let none = found.is_empty() && choice & 8 == 0;
-        assert_eq!(
-            path(".idx.bcsv").exists(),
-            !none,
-            "packets have an index"
-        );
+        assert_eq!(path(".idx.bcsv").exists(), !none, "packets have an index");
         let (mine, _) = slow(kind, &bytes);
         let whole = mine
             .iter()
@@ -140,7 +136,9 @@ fn look(kind: Kind, log: &Path, stem: &Path) -> Option<Registers> {
     let slow = history(kind, &segments, source, 257, true).expect("the file is there");
     write_doubts(kind, &segments[0], None, true).expect("scratch directory");
     if !segments[0].touch.exists() {
-        touch::build(log, &found.blocks, kind, &segments[0].touch).expect("scratch directory");
+        let built =
+            touch::build(log, &found.blocks, kind, &segments[0].touch).expect("scratch directory");
+        built.publish().expect("scratch directory");
         let quick = history(kind, &segments, source, 257, true).expect("the file is there");
         assert_eq!(
             (slow.timestamp_us, slow.value),
