@@ -190,7 +190,8 @@ int32_t tlb_writer_rows(const tlb_writer *writer, uint64_t *rows);
 /* Store everything, write the footer and take the final name. May be tried again after TLB_IO; a second call is fine. */
 int32_t tlb_writer_finish(tlb_writer *writer, int32_t sync);
 
-/* Give up: a file that was created is removed, one that was to be replaced stays. */
+/* Give up: a file that was to be replaced stays, a new one is removed. One that was appended to, or flushed under its
+ * name, stays with its rows, without a footer. */
 int32_t tlb_writer_discard(tlb_writer *writer);
 
 /* Free a writer; null is fine. One that was not finished leaves an unfinished file with all its rows, errors unsaid: call

@@ -167,7 +167,8 @@ def convert(
     docs/howto/convert.md for the rules.
 
     Args:
-        source: File to read, or `-` for stdin, which is kept in a temporary file. A recording's directory works too.
+        source: File to read, or `-` for stdin, which is kept in a temporary file, as a pipe is. A recording's directory
+            works too.
         destination: File to write, or `-` for stdout. It gets its name when it is complete.
         source_format: One of `FORMATS`, if the extension does not say it.
         destination_format: Likewise for the output.
@@ -321,14 +322,16 @@ def _row_range(job: Job) -> tuple[int, int | None]:
 
 @contextlib.contextmanager
 def _input(job: Job) -> Iterator[str]:
-    """The path to read from: for stdin a temporary file, because a text may have to be read twice."""
-    if job.source != "-":
+    """The path to read from: for stdin or a pipe a temporary file, because a text may have to be read twice."""
+    stdin = job.source == "-"
+    if not stdin and not Path(job.source).is_fifo():
         yield job.source
         return
     # recordings are known by their extension
     suffix = f".{job.source_format}" if job.source_format in _READ_ONLY else ".stdin"
     with tempfile.NamedTemporaryFile(dir=job.temporary, prefix=".tapeline-", suffix=suffix) as spool:
-        shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
+        with contextlib.nullcontext(sys.stdin.buffer) if stdin else Path(job.source).open("rb") as stream:
+            shutil.copyfileobj(stream, spool, 1 << 20)
         spool.flush()
         yield spool.name
 

@@ -362,10 +362,75 @@ def test_closing(tmp_path):
     writer.write_row((1,))
     writer.close()
     writer.close()
-    for work in (lambda: writer.write_row((2,)), writer.flush, lambda: writer.write_table({"a": [1]})):
+    table = {"a": [1]}
+    works = (
+        lambda: writer.write_row((2,)),
+        lambda: writer.write_rows([]),
+        writer.flush,
+        lambda: writer.write_table(table),
+    )
+    for work in works:
         with pytest.raises(ValueError, match="closed"):
             work()
     assert bcsv.read_numpy(tmp_path / "c.bcsv")["a"].tolist() == [1]
+
+
+@pytest.mark.parametrize("old", [None, 7])
+def test_giving_up_keeps_what_was_flushed(tmp_path, old):
+    path = tmp_path / "kept.bcsv"
+    if old is not None:
+        bcsv.write_table({"a": [old]}, path)
+
+    def write(*, flush):
+        with bcsv.Writer(path, [("a", "int64")], mode="w") as writer:
+            writer.write_row((1,))
+            if flush:
+                writer.flush()
+            writer.write_row((2,))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        write(flush=False)
+    assert path.exists() is (old is not None)
+    if old is not None:
+        assert bcsv.read_numpy(path)["a"].tolist() == [old]
+    with pytest.raises(KeyError):
+        write(flush=True)
+    assert bcsv.read_numpy(path)["a"].tolist() == [1, 2]
+    assert bcsv.Reader(path).complete is False
+
+
+def test_numbers_out_of_range(path, table):
+    with bcsv.Reader(path) as reader:
+        for key in (1.5, "a", None, [1]):
+            with pytest.raises(TypeError):
+                reader[key]
+        for key in (1000, -1001, 2**70, -(2**70)):
+            with pytest.raises(IndexError, match=str(key)):
+                reader[key]
+        assert reader[-(2**70) : 2**70].equals(table)
+        assert sum(batch.num_rows for batch in reader.iter_batches(batch_rows=2**70, stop=2**70)) == 1000
+        for rows in (0, -1):
+            with pytest.raises(ValueError, match=f"batch_rows is {rows}"):
+                reader.iter_batches(batch_rows=rows)
+    for read in (bcsv.read_table, bcsv.Reader):
+        with pytest.raises(ValueError, match="threads is -1"):
+            read(path, threads=-1)
+
+
+def test_one_string_is_no_column(tmp_path):
+    with pytest.raises(bcsv.SchemaError, match="one string"):
+        bcsv.write_table({"a": "abc"}, tmp_path / "a.bcsv")
+
+
+def test_os_errors_name_the_file_and_say_it_once(tmp_path):
+    source, taken = tmp_path / "a.bcsv", tmp_path / "b.bcsv"
+    bcsv.write_table({"a": [1]}, source)
+    taken.write_bytes(b"")
+    with pytest.raises(FileExistsError) as caught:
+        bcsv.repair(source, taken)
+    assert caught.value.filename == str(taken)
+    assert str(caught.value) == f"[Errno 17] File exists: {str(taken)!r}"
 
 
 def test_errors_are_one_family():
@@ -403,5 +468,6 @@ def test_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     bcsv.write_table({"a": [1]}, "plain.bcsv")
     assert bcsv.read_table(Path("plain.bcsv")).num_rows == 1
+    assert bcsv.read_table(b"plain.bcsv").num_rows == 1
     assert bcsv.validate("plain.bcsv").ok
     assert "plain.bcsv" in repr(bcsv.Reader("plain.bcsv"))

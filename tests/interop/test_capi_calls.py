@@ -108,6 +108,20 @@ def test_discarding_leaves_no_file(lib, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_discarding_keeps_rows_that_others_may_rely_on(lib, tmp_path):
+    path = tmp_path / "a.bcsv"
+    bcsv.write_table({"n": np.arange(3, dtype=np.int32), "x": np.zeros(3)}, path)
+    names, types, writer = (c.c_char_p * 2)(b"n", b"x"), (c.c_int32 * 2)(INT32, DOUBLE), c.c_void_p()
+    assert lib.tlb_writer_open(str(path).encode(), 2, names, types, 2, None, c.byref(writer)) == OK, text(lib)
+    assert lib.tlb_writer_set_int32(writer, c.c_size_t(0), 3) == OK
+    assert lib.tlb_writer_write_row(writer) == OK
+    assert lib.tlb_writer_flush(writer, 0) == OK
+    assert lib.tlb_writer_discard(writer) == OK
+    assert lib.tlb_writer_write_row(writer) == CLOSED
+    assert lib.tlb_writer_free(writer) == OK
+    assert bcsv.read_numpy(path)["n"].tolist() == [0, 1, 2, 3]
+
+
 def test_validate_and_repair(lib, tmp_path):
     path, out = tmp_path / "a.bcsv", tmp_path / "b.bcsv"
     table = {"x": np.random.default_rng(1).random(40_000)}

@@ -9,6 +9,8 @@ import sys
 import pytest
 from tests.system._processes import COMMAND, ENVIRONMENT, tapeline
 
+from tapeline import bcsv
+from tapeline.cli._output import Outcome
 from tapeline.cli.main import COMMANDS, EXIT_CODES, main
 
 HEAVY = ["numpy", "pyarrow", "rich", "pandas", "polars", "matplotlib", "asyncio", "tapeline.config", "tapeline.bcsv"]
@@ -104,6 +106,30 @@ def test_control_characters_do_not_reach_the_terminal(tmp_path):
     done = tapeline("record", "--out", "run", "--stream", "a\x1b[31m=udp://:0", cwd=tmp_path)
     assert done.returncode == 2
     assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["--version"], ["cat", "a.bcsv"], ["convert", "a.bcsv", "b.csv"]])
+def test_a_closed_stdout_is_one_line_before_anything_is_done(tmp_path, words):
+    bcsv.write_table({"a": [1]}, tmp_path / "a.bcsv")
+    closed = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *COMMAND, *words],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert closed.returncode == EXIT_CODES[Outcome.FAILED]
+    assert closed.stderr == b"tapeline: error: stdout is closed, so no result could be given\n"
+    assert not (tmp_path / "b.csv").exists()
+
+
+def test_a_closed_stderr_and_stdin_are_no_crash(tmp_path):
+    bcsv.write_table({"a": [1]}, tmp_path / "a.bcsv")
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&- 2>&-', "sh", *COMMAND, "convert", "a.bcsv", "-", "--to", "csv"],
+        cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, check=True,
+    )  # fmt: skip
+    assert done.stdout == b"a\n1\n"
 
 
 def test_main_takes_arguments(capsys):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from tests.system._processes import tapeline as command
 
 import tapeline
 from tapeline import bcsv
@@ -38,6 +39,27 @@ def test_convert_into_the_null_device(tmp_path):
     bcsv.write_table(TABLE, tmp_path / "a.bcsv")
     assert tapeline.convert(tmp_path / "a.bcsv", os.devnull, destination_format="bcsv").rows == 3
     assert Path(os.devnull).is_char_device()
+
+
+def test_convert_reads_a_pipe(tmp_path, pipe):
+    bcsv.write_table(TABLE, tmp_path / "a.bcsv")
+    for kind, given in (("csv", b"a\n1\n2\n3\n"), ("bcsv", (tmp_path / "a.bcsv").read_bytes())):
+        with ThreadPoolExecutor(1) as pool:
+            written = pool.submit(pipe.write_bytes, given)
+            report = tapeline.convert(pipe, os.devnull, source_format=kind, destination_format="bcsv")
+            assert (report.rows, report.bytes_read, written.result(60)) == (3, len(given), len(given))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["info"], ["head"], ["tail"], ["cat"], ["validate"], ["repair", "--dry-run"], ["cast", "--scan"]],
+    ids=lambda words: words[0],
+)
+def test_commands_refuse_a_pipe_instead_of_waiting(pipe, words):
+    done = command(*words, pipe)
+    assert done.returncode == 2
+    assert "is a device or a pipe" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("mode", ["x", "w", "a"])

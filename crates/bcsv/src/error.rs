@@ -481,6 +481,12 @@ impl fmt::Display for ErrorKind {
             K::RowOutOfRange { row, rows } => {
                 write!(f, "row {row} does not exist, the file has {rows}")
             }
+            K::PackedLength { row_bytes: 0, .. } => {
+                write!(
+                    f,
+                    "packed rows hold only numbers and bools, and at least one"
+                )
+            }
             K::PackedLength { bytes, row_bytes } => {
                 write!(
                     f,

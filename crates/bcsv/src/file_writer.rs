@@ -216,15 +216,22 @@ impl FileWriter {
         }
     }
 
-    /// Give up: a file that was created is removed, one that was to be replaced stays.
+    /// Give up. A file that was to be replaced stays, and a new one is removed; but one that was appended to, or flushed
+    /// under its name, stays, with the rows accepted so far and without a footer.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Io`].
     pub fn discard(&self) -> Result<()> {
         let mut core = self.lock();
-        if core.finished || core.cut_at.is_some() {
+        if core.finished {
             return Ok(());
+        }
+        if core.kept && core.temporary.is_none() {
+            let stored = core.flush(false);
+            core.finished = true;
+            core.background = None;
+            return stored;
         }
         core.finished = true;
         core.background = None;

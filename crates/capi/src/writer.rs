@@ -391,7 +391,8 @@ pub unsafe extern "C" fn tlb_writer_finish(writer: *mut Writer, sync: i32) -> i3
     })
 }
 
-/// Give up: a file that was created is removed, one that was to be replaced stays.
+/// Give up: a file that was to be replaced stays, a new one is removed. One that was appended to, or flushed under its
+/// name, stays with its rows, without a footer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tlb_writer_discard(writer: *mut Writer) -> i32 {
     guard(|| {

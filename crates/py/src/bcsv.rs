@@ -43,9 +43,10 @@ fn bcsv_validate(py: Python<'_>, path: String, depth: &str) -> PyResult<PyReport
 #[pyfunction]
 fn bcsv_repair(py: Python<'_>, path: String, out_path: String) -> PyResult<PyReport> {
     let report = py.detach(|| tapeline_bcsv::repair(&path, &out_path, Limits::default()));
-    report
-        .map(to_python)
-        .map_err(|error| errors::bcsv_error(py, &error, &path))
+    report.map(to_python).map_err(|error| {
+        let source = std::fs::File::open(&path).is_err();
+        errors::bcsv_error(py, &error, if source { &path } else { &out_path })
+    })
 }
 
 fn to_python(report: Report) -> PyReport {

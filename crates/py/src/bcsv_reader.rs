@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_millis(10);
 #[pyclass(frozen, module = "tapeline._native")]
 pub(crate) struct BcsvReader {
     path: String,
-    threads: Option<usize>,
+    threads: usize,
     columns: Vec<(String, &'static str)>,
     schema: SchemaRef,
     /// None once closed. The lock is only waited for while the interpreter's lock is released.
@@ -51,7 +51,7 @@ impl BcsvReader {
         path: String,
         on_corrupt: &str,
         follow: bool,
-        threads: Option<usize>,
+        threads: Option<i64>,
     ) -> PyResult<Self> {
         let on_corrupt = match on_corrupt {
             "raise" => OnCorrupt::Raise,
@@ -81,7 +81,7 @@ impl BcsvReader {
                 .zip(kinds.iter().map(|kind| kind.name()))
                 .collect(),
             path,
-            threads,
+            threads: errors::threads(threads)?,
             reader: RwLock::new(Some(reader)),
         })
     }
@@ -151,11 +151,12 @@ impl BcsvReader {
         columns: Option<Vec<String>>,
         start: i64,
         stop: Option<i64>,
-        batch_rows: usize,
+        batch_rows: i64,
     ) -> PyResult<BcsvStream> {
-        if batch_rows == 0 {
-            return Err(PyValueError::new_err("batch_rows is 0"));
-        }
+        let Some(batch_rows) = usize::try_from(batch_rows).ok().filter(|&rows| rows > 0) else {
+            let text = format!("batch_rows is {batch_rows}; it is at least 1");
+            return Err(PyValueError::new_err(text));
+        };
         let (schema, selection) = self.selection(py, columns, start, stop)?;
         let batches = self.with(py, |reader| reader.batches(&selection, batch_rows))?;
         Ok(self.stream_over(schema, Source::Lazy(Box::new(batches))))
@@ -290,7 +291,7 @@ impl BcsvReader {
             columns,
             start: place(start),
             stop: stop.map(place),
-            threads: self.threads.unwrap_or(0),
+            threads: self.threads,
         };
         Ok((schema, selection))
     }

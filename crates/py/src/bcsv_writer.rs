@@ -22,7 +22,7 @@ use crate::{arrow, bcsv_rows, errors};
 /// (name, type name) of each column, as Python gives them.
 pub(crate) type PyColumns = Vec<(String, String)>;
 /// row codec, file codec, level, packet bytes, index, format version, threads
-pub(crate) type PyOptions = (String, String, i64, i64, bool, String, Option<usize>);
+pub(crate) type PyOptions = (String, String, i64, i64, bool, String, Option<i64>);
 
 struct State {
     /// None once closed.
@@ -101,6 +101,7 @@ impl BcsvWriter {
     }
 
     fn write_rows(&self, py: Python<'_>, rows: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.with_open(py, |_| Ok(()))?;
         for (number, row) in rows.try_iter()?.enumerate() {
             let row = row?; // runs Python code: not under the lock
             let mut state = self
@@ -318,7 +319,7 @@ fn open(
     let write = write_options(options)?;
     let file = FileOptions {
         max_loss,
-        threads: options.6.unwrap_or(0),
+        threads: errors::threads(options.6)?,
         ready,
         ..FileOptions::default()
     };

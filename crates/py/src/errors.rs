@@ -28,6 +28,16 @@ pub(crate) fn make(
     build().unwrap_or_else(|e| e)
 }
 
+/// A number of threads as Python gives it; 0 stands for one per core.
+pub(crate) fn threads(given: Option<i64>) -> PyResult<usize> {
+    usize::try_from(given.unwrap_or(0)).map_err(|_| {
+        PyValueError::new_err(format!(
+            "threads is {}; it is None or a positive number",
+            given.unwrap_or(0)
+        ))
+    })
+}
+
 /// `OSError`, or its subclass for the number, with the file's name.
 pub(crate) fn os_error(
     error: &std::io::Error,
@@ -37,9 +47,11 @@ pub(crate) fn os_error(
     let Some(errno) = error.raw_os_error().or_else(|| errno_of(error.kind())) else {
         return PyOSError::new_err(text.to_owned());
     };
+    // Python puts the number in front itself.
+    let text = text.replace(&format!(" (os error {errno})"), "");
     match path {
-        Some(path) => PyOSError::new_err((errno, text.to_owned(), path.display().to_string())),
-        None => PyOSError::new_err((errno, text.to_owned())),
+        Some(path) => PyOSError::new_err((errno, text, path.display().to_string())),
+        None => PyOSError::new_err((errno, text)),
     }
 }
 

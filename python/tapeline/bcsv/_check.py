@@ -29,7 +29,7 @@ def validate(path: Path, *, depth: Literal["headers", "checksums", "rows"] = "ro
     Raises:
         OSError: The file cannot be read.
     """
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     try:
         return _report(_native.bcsv_validate(name, depth), name)
     except BcsvError as error:  # not even the header can be read
@@ -53,7 +53,7 @@ def repair(path: Path, out_path: Path) -> Report:
         CorruptError: Not even the header can be read, so there is nothing to repair.
         OSError: As the operating system gave it.
     """
-    return _report(_native.bcsv_repair(os.fspath(path), os.fspath(out_path)), os.fspath(out_path))
+    return _report(_native.bcsv_repair(os.fsdecode(path), os.fsdecode(out_path)), os.fsdecode(out_path))
 
 
 def _report(native: _native._BcsvReport, path: str) -> Report:

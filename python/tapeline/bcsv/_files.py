@@ -62,7 +62,7 @@ def write_table(
     """
     stream, columns = stream_of(table)
     options = (row_codec, file_codec, compression_level, packet_bytes, index, format_version, threads)
-    _native.bcsv_write_stream(stream, os.fspath(path), columns, overwrite, options)
+    _native.bcsv_write_stream(stream, os.fsdecode(path), columns, overwrite, options)
 
 
 def read_table(

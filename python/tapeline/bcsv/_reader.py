@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 OnCorrupt = Literal["raise", "skip"]
-Path = str | os.PathLike[str]
+Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Row = tuple[Any, ...]
 
 
@@ -106,7 +107,7 @@ class Reader:
             UnsupportedError: A version or flag that this release does not know.
             OSError: As the operating system gave it.
         """
-        self._path = os.fspath(path)
+        self._path = os.fsdecode(path)
         self._native = _native.BcsvReader(self._path, on_corrupt, follow, threads)
         self._follow = follow
         self._schema = arrow_schema(self._native.columns())
@@ -196,15 +197,19 @@ class Reader:
         first.
 
         Raises:
-            IndexError: There is no such row, or it is in a gap.
+            IndexError: There is no such row.
+            TypeError: The key is neither an integer nor a slice of them.
             ValueError: A slice with a step.
-            CorruptError: The packet is damaged.
+            CorruptError: The packet is damaged: a row in a gap has no value to give, `skip` or not.
         """
         if isinstance(key, slice):
             if key.step not in (None, 1):
                 raise ValueError("a slice of a Reader has no step")
             return self.read_table(start=key.start or 0, stop=key.stop)
-        return self._native.row(key.__index__())
+        number = operator.index(key)
+        if _place(number) != number:
+            raise IndexError(f"row {number} does not exist, the file has {self.num_rows}")
+        return self._native.row(number)
 
     def read_table(self, columns: Sequence[str] | None = None, *, start: int = 0, stop: int | None = None) -> pa.Table:
         """Rows `start` to `stop` as a table.
@@ -221,7 +226,7 @@ class Reader:
             CorruptError: A packet in the range is damaged (`on_corrupt="raise"`).
             SchemaError: A name is not a column of the file.
         """
-        return pa.table(self._native.read(_names(columns), start, stop))
+        return pa.table(self._native.read(_names(columns), _place(start), None if stop is None else _place(stop)))
 
     def iter_batches(
         self,
@@ -242,8 +247,11 @@ class Reader:
         Raises:
             CorruptError: A packet is damaged (`on_corrupt="raise"`); every row before it was given.
             SchemaError: A name is not a column of the file.
+            ValueError: `batch_rows` is below 1.
         """
-        return map(pa.record_batch, self._native.stream(_names(columns), start, stop, batch_rows))
+        limit = None if stop is None else _place(stop)
+        stream = self._native.stream(_names(columns), _place(start), limit, min(batch_rows, _LAST_PLACE))
+        return map(pa.record_batch, stream)
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         """All rows as an Arrow C stream; every call starts again at row 0."""
@@ -286,6 +294,15 @@ class Reader:
     def __repr__(self) -> str:
         """Path and codecs."""
         return f"<Reader {self._path!r}, {len(self._schema)} columns>"
+
+
+_LAST_PLACE = (1 << 63) - 1
+"""The largest row number that the core takes; no file has that many rows."""
+
+
+def _place(row: int) -> int:
+    """A row number that the core takes: far beyond either end is as good as the end, as in slices of a list."""
+    return max(-_LAST_PLACE - 1, min(operator.index(row), _LAST_PLACE))
 
 
 def _names(columns: Sequence[str] | None) -> list[str] | None:

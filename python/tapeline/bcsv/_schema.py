@@ -154,6 +154,8 @@ def _from_arrays(columns: Mapping[str, Any]) -> pa.Table:
     for name, values in columns.items():
         if not isinstance(name, str):
             raise SchemaError(f"the column name {name!r} is no string")
+        if isinstance(values, str):
+            raise SchemaError(f"column {name!r} is one string, not a list of them")
         try:
             arrays[name] = pa.chunked_array([], pa.string()) if _is_empty_list(values) else _array(values)
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:

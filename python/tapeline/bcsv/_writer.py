@@ -76,7 +76,7 @@ class Writer:
         """
         if schema is None and mode != "a":
             raise TypeError("a schema is needed unless the mode is 'a'")
-        self._path = os.fspath(path)
+        self._path = os.fsdecode(path)
         columns = None if schema is None else columns_of(schema)
         options = (row_codec, file_codec, compression_level, packet_bytes, index, format_version, threads)
         self._native = _native.BcsvWriter(self._path, columns, mode, options, max_loss_s)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from tapeline.cli._output import Outcome, emit, emit_json, escape, table
+from tapeline.cli._paths import InPath
 
 if TYPE_CHECKING:
     from tapeline.bcsv import Report
     from tapeline.tools.compare import Comparison
 
-_FILE = click.Path(exists=True, dir_okay=False)
+_FILE = InPath(folders=False)
 _VALIDATE_EXAMPLES = """\b
 Examples:
   tapeline validate run.bcsv

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tapeline.cli._output import Outcome, emit, emit_json, escape, note, size, table
+from tapeline.cli._paths import InPath
 from tapeline.cli._tables import column_list, rows_table, show, text_form, text_options
 from tapeline.errors import TapelineError
 
@@ -35,7 +36,7 @@ Examples:
 
 
 @click.command(epilog=_HEAD_EXAMPLES)
-@click.argument("path", type=click.Path(exists=True), metavar="PATH")
+@click.argument("path", type=InPath(), metavar="PATH")
 @click.option("-n", "--rows", type=click.IntRange(min=0), default=10, show_default=True, help="How many.")
 @click.option("--columns", metavar="NAMES", help="Only these, in this order: a,b,c.")
 @click.option("--stream", metavar="NAME", help="Of a recording with several.")
@@ -50,7 +51,7 @@ def head(path: str, *, rows: int, columns: str | None, stream: str | None, **wor
 
 
 @click.command(epilog=_TAIL_EXAMPLES)
-@click.argument("path", type=click.Path(exists=True), metavar="PATH")
+@click.argument("path", type=InPath(), metavar="PATH")
 @click.option("-n", "--rows", type=click.IntRange(min=0), default=10, show_default=True, help="How many.")
 @click.option("--columns", metavar="NAMES", help="Only these, in this order: a,b,c.")
 @click.option("--stream", metavar="NAME", help="Of a recording with several.")

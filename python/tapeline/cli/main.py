@@ -159,13 +159,36 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         One of the values of `EXIT_CODES`.
     """
-    outcome = _run(args)
+    outcome = _run(args) if _fill_closed_streams() else _failed("stdout is closed, so no result could be given")
     if outcome is Outcome.FORCED:
         # a normal exit would wait for the threads that were just given up
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         os._exit(EXIT_CODES[outcome])
     return EXIT_CODES[outcome]
+
+
+def _fill_closed_streams() -> bool:
+    """Take the numbers of closed standard streams, so that no file opened later gets what is meant for them.
+
+    Reading stdin then fails, and what goes to stderr is gone.
+
+    Returns:
+        False if stdout is closed: no result could be given.
+    """
+    if sys.stdout is None:
+        return False
+    for descriptor, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
+        if stream is None:
+            opened = os.open(os.devnull, os.O_WRONLY)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for the life of the process
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    return True
 
 
 def _run(args: Sequence[str] | None) -> Outcome:
@@ -189,6 +212,8 @@ def _run(args: Sequence[str] | None) -> Outcome:
         if isinstance(wrapped.error, BrokenPipeError) and _stdout_closed():
             return Outcome.FAILED
         return _failed(_os_text(wrapped.error))
+    except OSError as error:  # from --help and --version
+        return _failed(_os_text(error))
     # click returns the code of `ctx.exit()` here, which is 0 for --help and --version
     return result if isinstance(result, Outcome) else Outcome.DONE
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tapeline.cli._output import Outcome, emit, emit_json, escape, size, table
+from tapeline.cli._paths import InPath
 from tapeline.cli._tables import text_options
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ Examples:
   tapeline plot run -o run.png
   tapeline plot run --stream ch0 --stream ch1 -o channels.svg --json
 """
-_PATH = click.Path(exists=True)
+_PATH = InPath()
 _TABLES = (".bcsv", ".csv", ".tsv", ".parquet", ".pq", ".arrow", ".ipc", ".feather", ".arrows")
 # Bytes of a payload shown per line
 _SHOWN_BYTES = 16

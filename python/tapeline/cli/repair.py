@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from tapeline.cli._output import Outcome, emit, emit_json, escape
+from tapeline.cli._paths import InPath
 
 _EXAMPLES = """\b
 Examples:
@@ -20,7 +21,7 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("source", type=click.Path(exists=True), metavar="SRC")
+@click.argument("source", type=InPath(), metavar="SRC")
 @click.argument("destination", required=False, metavar="[DST]")
 @click.option("--in-place", is_flag=True, help="Replace SRC, after the new file has been verified.")
 @click.option("--backup", is_flag=True, help="With --in-place: keep the old file as SRC.bak.")

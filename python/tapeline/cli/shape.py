@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tapeline.cli._output import Outcome, emit, emit_json, escape, note, table
+from tapeline.cli._paths import InPath
 from tapeline.cli._tables import codec_options, codecs, column_list, show, text_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_FILE = click.Path(exists=True, dir_okay=False)
+_FILE = InPath(folders=False)
 _SAMPLE_EXAMPLES = """\b
 Examples:
   tapeline sample run.bcsv hot.bcsv --where 'temp > 40 and temp[-1] <= 40'

@@ -51,6 +51,8 @@ pub(super) struct Core {
     rows_stored: u64,
     folder_synced: bool,
     sync_failed: bool,
+    /// Appended to or flushed: others may rely on what is there, so giving up does not remove it.
+    pub kept: bool,
     pub finished: bool,
 }
 
@@ -131,6 +133,7 @@ impl Core {
             core.coder.framer.set_history(&state.history);
         }
         core.cut_at = Some(index.end);
+        core.kept = true;
         core.rows_stored = index.rows;
         Ok(core)
     }
@@ -183,6 +186,7 @@ impl Core {
             rows_stored: 0,
             folder_synced: false,
             sync_failed: false,
+            kept: false,
             finished: false,
         })
     }
@@ -402,6 +406,7 @@ impl Core {
         if self.temporary.is_some() {
             self.take_name(sync)?;
         }
+        self.kept = true;
         if sync { self.sync() } else { Ok(()) }
     }
 
@@ -488,9 +493,10 @@ impl Core {
         if let Some(background) = &self.background {
             if background.has_room() && self.close_packet().is_ok() {
                 self.waiting_since = None;
+                self.kept = true;
             }
             return;
         }
-        let _ = self.flush_rows();
+        self.kept |= self.flush_rows().is_ok();
     }
 }
