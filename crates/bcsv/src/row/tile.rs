@@ -7,7 +7,7 @@
 use super::held::Held;
 use super::{RowDecoder, Span};
 use crate::batch::{Batch, Bitmap, Column};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::header::RowCodec;
 use crate::schema::{ColumnType, Layout, Schema, Slot};
 
@@ -53,7 +53,12 @@ pub(crate) struct Gather {
     columns: Vec<Column>,
     kinds: Vec<ColumnType>,
     rows: usize,
+    /// Bytes of a string column in one batch.
+    text_limit: usize,
 }
+
+/// Offsets of strings are 31 bits wide. A packet can become longer: strings that do not change take no bytes in it.
+const TEXT_BYTES: usize = i32::MAX as usize;
 
 impl Gather {
     /// For these columns (all if `None`) of a file.
@@ -129,6 +134,7 @@ impl Gather {
             columns: Vec::new(),
             kinds,
             rows: 0,
+            text_limit: TEXT_BYTES,
         }
     }
 
@@ -166,8 +172,33 @@ impl Gather {
     }
 
     /// Decode rows of a plaintext and append them to the batch. On an error the rows before it have been
-    /// appended, and the row's number in `rows` is given.
+    /// appended, and the row's number in `rows` is given; unless it is one of [`ErrorKind::Limit`], after which the batch
+    /// is of no use.
     pub(crate) fn decode(
+        &mut self,
+        decoder: &mut RowDecoder,
+        layout: &Layout,
+        plain: &[u8],
+        rows: &[(u32, u32)],
+    ) -> std::result::Result<(), (usize, Error)> {
+        self.append(decoder, layout, plain, rows)?;
+        let longest = self.columns.iter().map(|column| match column {
+            Column::String(text) => text.bytes.len(),
+            _ => 0,
+        });
+        let (needed, limit) = (longest.max().unwrap_or(0), self.text_limit);
+        if needed > limit {
+            let kind = ErrorKind::Limit {
+                what: "a string column of one packet, read as a whole,",
+                needed: needed as u64,
+                limit: limit as u64,
+            };
+            return Err((0, Error::new(kind)));
+        }
+        Ok(())
+    }
+
+    fn append(
         &mut self,
         decoder: &mut RowDecoder,
         layout: &Layout,
@@ -494,7 +525,47 @@ pub(crate) fn turn_bits(mut word: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::turn_bits;
+    #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::row::{RowEncoder, RowStrings};
+    use crate::schema::ColumnSpec;
+
+    struct One(Vec<u8>);
+
+    impl RowStrings for One {
+        fn string(&self, _: usize) -> &[u8] {
+            &self.0
+        }
+    }
+
+    /// A string that does not change takes no bytes of the file, and its full length in each row of a batch.
+    #[test]
+    fn strings_longer_than_offsets_reach_are_refused() {
+        let schema = Schema::new(vec![ColumnSpec::new("text", ColumnType::String)]).unwrap();
+        let layout = Arc::new(Layout::new(&schema));
+        let rows = 300;
+        for codec in [RowCodec::Zoh, RowCodec::Delta] {
+            let mut encoder = RowEncoder::new(codec, Arc::clone(&layout));
+            let (mut plain, mut places) = (Vec::new(), Vec::new());
+            for _ in 0..rows {
+                let start = plain.len() as u32;
+                encoder.encode(&[], &One(vec![b'x'; 100]), &mut plain);
+                places.push((start, plain.len() as u32));
+            }
+            for (limit, fits) in [(100 * rows, true), (100 * rows - 1, false)] {
+                let mut decoder = RowDecoder::new(codec, Arc::clone(&layout));
+                let mut gather = Gather::new(&schema, &layout, codec, None);
+                gather.text_limit = limit;
+                gather.begin(rows);
+                let decoded = gather.decode(&mut decoder, &layout, &plain, &places);
+                let refused = |(_, error): (_, Error)| matches!(error.kind(), ErrorKind::Limit { needed, .. } if *needed > limit as u64);
+                assert_eq!(decoded.is_err_and(refused), !fits, "{codec:?}");
+            }
+        }
+    }
 
     #[test]
     fn bits_are_transposed() {
