@@ -5,7 +5,7 @@
 
 use std::{
     ffi::CString,
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, IoSlice, Write},
     path::Path,
 };
@@ -73,6 +73,23 @@ pub fn rename_at(directory: &File, from: &str, to: &str) -> io::Result<()> {
 /// `NotFound`; `InvalidInput` if `name` is not one plain component; what the system says.
 pub fn remove_at(directory: &File, name: &str) -> io::Result<()> {
     imp::remove_at(directory, &component(name)?)
+}
+
+/// Opens a source for reading and does not wait for a named pipe to get a writer: reading one that has brought nothing
+/// yet is `WouldBlock`. Of anything but pipes and devices it is a plain open.
+///
+/// # Errors
+/// `IsADirectory`; what the system says.
+pub fn open_input(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    let file = options.open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Ok(file)
 }
 
 /// Writes all of `parts`, in as few calls as the system allows (`IOV_MAX` parts a call).

@@ -1,11 +1,9 @@
 //! Sources with one path in: `file://`, standard input, `tcp+connect://`, `udp://`. Queries are not answered there.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use tapeline_sys::poll::{Interest, Poller};
 use tapeline_sys::tcp::TcpReceiver;
 use tapeline_sys::udp::{UdpOptions, UdpReceiver};
 use tapeline_wire::register::PacketScanner;
@@ -14,6 +12,7 @@ use super::intake::{Intake, READ_ALONE};
 use crate::config::StreamConfig;
 use crate::error::Error;
 use crate::receive::{WriterGone, now_ns};
+use crate::source::file::Input;
 use crate::source::{DRAIN_BYTES, Ended, Stop, WAIT};
 
 /// Largest datagram.
@@ -29,64 +28,6 @@ enum End {
     Framing(String),
     Stopped,
     WriterGone,
-}
-
-/// A file, or standard input.
-pub(crate) struct Input {
-    reader: Box<dyn Read + Send>,
-    /// A pipe or a terminal: it is read when there is something, so that a stop need not wait for its end.
-    pipe: Option<Poller>,
-}
-
-impl Input {
-    pub(super) fn file(file: File) -> Self {
-        Self {
-            reader: Box::new(file),
-            pipe: None,
-        }
-    }
-
-    #[cfg(unix)]
-    pub(super) fn stdin() -> io::Result<Self> {
-        use std::os::fd::AsFd;
-        let file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
-        let mut poller = Poller::new()?;
-        // Files cannot be waited for: they are always ready.
-        let pipe = poller.add(&file, 0, Interest::READ).is_ok();
-        Ok(Self {
-            reader: Box::new(file),
-            pipe: pipe.then_some(poller),
-        })
-    }
-
-    #[cfg(not(unix))]
-    pub(super) fn stdin() -> io::Result<Self> {
-        Ok(Self {
-            reader: Box::new(io::stdin()),
-            pipe: None,
-        })
-    }
-
-    fn read(&mut self, buf: &mut [u8], draining: bool) -> io::Result<Option<usize>> {
-        match &mut self.pipe {
-            Some(poller) => {
-                let wait = if draining {
-                    Duration::from_millis(1)
-                } else {
-                    WAIT
-                };
-                let mut ready = Vec::new();
-                poller.wait(&mut ready, wait)?;
-                if ready.is_empty() {
-                    return Ok(None);
-                }
-            }
-            // A file has no end of what had come when the stop came: it stops where it is.
-            None if draining => return Ok(None),
-            None => {}
-        }
-        self.reader.read(buf).map(Some)
-    }
 }
 
 pub(super) fn run_file(mut input: Input, mut intake: Intake, stop: &Stop) -> Ended {

@@ -26,6 +26,7 @@ use crate::keeper::Job;
 use crate::manifest::SegmentEntry;
 use crate::recorder::thread;
 use crate::source::Stop;
+use crate::source::file::Input;
 use crate::write::{Failure, FramesLimit};
 
 /// The source of a register stream, bound or opened.
@@ -33,7 +34,7 @@ pub(crate) enum Bound {
     Server(Server),
     Udp(UdpReceiver),
     Connect(SocketAddr),
-    Input(inputs::Input),
+    Input(Input),
     Ring(PathBuf),
 }
 
@@ -74,11 +75,12 @@ impl Bound {
                     .path
                     .as_deref()
                     .ok_or_else(|| stream.bad(format!("{}: no path", source.url)))?;
-                let file = std::fs::File::open(path)
-                    .map_err(|e| Error::io("opening", path, e).of_stream(&stream.name))?;
-                Self::Input(inputs::Input::file(file))
+                Self::Input(
+                    Input::open(path)
+                        .map_err(|e| Error::io("opening", path, e).of_stream(&stream.name))?,
+                )
             }
-            SourceKind::Stdin => Self::Input(inputs::Input::stdin().map_err(refused("opening"))?),
+            SourceKind::Stdin => Self::Input(Input::stdin().map_err(refused("opening"))?),
             SourceKind::Shm => {
                 let name = source.path.as_deref().and_then(Path::to_str);
                 let name = name.ok_or_else(|| stream.bad(format!("{}: no name", source.url)))?;

@@ -1,6 +1,6 @@
 //! Sources: they fill the ring's free space and say what arrived; they parse nothing.
 
-mod file;
+pub(crate) mod file;
 mod stream;
 mod tcp;
 mod udp;
@@ -76,7 +76,7 @@ impl Source {
                         .map_err(|e| Error::io("opening", path, e).of_stream(&stream.name))?,
                 )
             }
-            SourceKind::Stdin => Self::File(file::Reader::stdin()),
+            SourceKind::Stdin => Self::File(file::Reader::stdin().map_err(refused("opening"))?),
             SourceKind::Shm => {
                 return Err(stream.bad("a ring carries data packets".into()));
             }
