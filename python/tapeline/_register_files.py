@@ -35,6 +35,7 @@ class RegisterFiles:
         directory: Where they are.
         paths: The logs.
         entry: The stream in the manifest; {} without.
+        alone: It is a single log, opened as such: it need have neither a manifest nor an index.
     """
 
     name: str
@@ -42,6 +43,7 @@ class RegisterFiles:
     directory: Path
     paths: list[Path] = field(default_factory=list)
     entry: dict[str, Any] = field(default_factory=dict)
+    alone: bool = False
 
     def segment_entry(self, path: Path) -> dict[str, Any]:
         """What the manifest says of a segment; {} when it says nothing."""
@@ -87,12 +89,12 @@ def find(path: str | os.PathLike[str]) -> dict[str, RegisterFiles]:
     """
     place = Path(path)
     if not place.is_dir():
+        place.stat()
         wire = wire_of(place)
         if wire is None:
             raise TapelineError(f"{place}: not a log of register packets; those end in .pkt or .spkt")
-        place.stat()
         name = place.name.removesuffix(PART).rpartition(".")[0]
-        return {name: RegisterFiles(name, wire, place.parent, [place])}
+        return {name: RegisterFiles(name, wire, place.parent, [place], alone=True)}
     found: dict[str, RegisterFiles] = {}
     for directory in [place, *sorted(p for p in place.iterdir() if p.is_dir() and not p.name.startswith("."))]:
         numbered = []

@@ -112,6 +112,18 @@ class Scan:
         return len(self.offset)
 
 
+def sample_type(dtype: npt.DTypeLike | None) -> np.dtype[Any]:
+    """The type of the samples in payloads; bytes if None.
+
+    Raises:
+        ValueError: It has no size, or holds Python objects, which bytes off a wire must never be taken for.
+    """
+    kind = np.dtype(np.uint8 if dtype is None else dtype)
+    if kind.hasobject or kind.itemsize == 0:
+        raise ValueError(f"{kind!r} is not a type of samples")
+    return kind
+
+
 class Segment:
     """One `.dat` file of a stream, finished or open.
 
@@ -263,10 +275,10 @@ class Segment:
             Array of shape (frames, samples); where the sizes differ, a list of arrays of shape (samples,).
 
         Raises:
-            ValueError: A payload is not a whole number of samples.
+            ValueError: A payload is not a whole number of samples, or a sample of that type is not plain bytes.
             OSError: As the operating system gave it.
         """
-        kind = np.dtype(np.uint8 if dtype is None else dtype)
+        kind = sample_type(dtype)
         header = self.layout.header_bytes
         if not self.size():
             return np.empty((0, 0), kind)

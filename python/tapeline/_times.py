@@ -19,11 +19,11 @@ def parse_time(value: Time) -> int:
     1000000001
 
     Raises:
-        ValueError: The text is no time.
+        ValueError: It is no time.
     """
     if isinstance(value, np.datetime64):
         return int(value.astype("datetime64[ns]").astype(np.int64))
-    if isinstance(value, (int, np.integer)):
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return int(value)
     extra = 0
     if isinstance(value, str):
@@ -31,6 +31,8 @@ def parse_time(value: Time) -> int:
         match = re.search(r"[.,]\d{6}(\d{1,3})", value)
         extra = int(match[1].ljust(3, "0")) if match else 0
         value = datetime.fromisoformat(value)
+    if not isinstance(value, datetime):
+        raise ValueError(f"{value!r} is not a time")  # noqa: TRY004 - what is no time is a wrong value, whatever it is
     if value.tzinfo is None:
         value = value.replace(tzinfo=UTC)
     since = value - datetime(1970, 1, 1, tzinfo=UTC)

@@ -7,6 +7,7 @@ watching and stopping them, and it costs nothing per frame.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -136,9 +137,12 @@ class Recorder:
             True when finished, False when the timeout came first.
 
         Raises:
-            RecorderError: A source or sink failed (the system's error is chained), or a stream received nothing
-                within `start_timeout_seconds`.
+            RecorderError: A source or sink failed (the system's error is chained), a stream received nothing
+                within `start_timeout_seconds`, or the recorder was not started.
+            ValueError: The timeout is not a number.
         """
+        if timeout is not None and math.isnan(timeout):
+            raise ValueError("the timeout is not a number")
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             pause = _POLL_S if deadline is None else min(_POLL_S, max(0.0, deadline - time.monotonic()))

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from tapeline import _manifest
 from tapeline._register_files import wire_of
-from tapeline._segments import INDEX_COLUMNS, LATE, Frame, Segment
+from tapeline._segments import INDEX_COLUMNS, LATE, Frame, Segment, sample_type
 from tapeline._times import Time, parse_time
 from tapeline.errors import ConfigError, TapelineError
 from tapeline.ledger import Ledger
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tapeline._verify import Report
     from tapeline.wire import FrameLayout
 
-__all__ = ["Frame", "Periodic", "Recording", "Segment", "Stream", "Time", "open_recording", "parse_time"]
+__all__ = ["Frame", "Frames", "Periodic", "Recording", "Segment", "Stream", "Time", "open_recording", "parse_time"]
 
 
 def open_recording(path: str | os.PathLike[str]) -> Recording:
@@ -259,7 +259,7 @@ class Stream:
             missing=_missing(frames, k, self.assembly),
         )
 
-    def frames(self, start: Time | None = None, stop: Time | None = None) -> Iterator[Frame]:
+    def frames(self, start: Time | None = None, stop: Time | None = None) -> Frames:
         """Iterate over frames by the producer's time, in file order.
 
         The index tells which parts of the files to read; about one index row is held in memory, or 8 MB.
@@ -270,13 +270,16 @@ class Stream:
             start: First moment wanted; the beginning if None.
             stop: Moment after the last one wanted; the end if None.
 
+        Returns:
+            An iterator, whose `payloads(dtype)` gives what is in the frames as an array instead.
+
         Raises:
             ValueError: A time cannot be read.
             OSError: As the operating system gave it.
         """
         first = 0 if start is None else parse_time(start)
         last = 1 << 64 if stop is None else parse_time(stop)
-        return self._frames(first, last)
+        return Frames(self, first, last)
 
     def _frames(self, first: int, last: int) -> Iterator[Frame]:
         for segment in self.segments:
@@ -316,7 +319,7 @@ class Stream:
         parts = [segment.payloads(dtype, verify=verify) for segment in self.segments]
         filled = [part for part in parts if len(part)]
         if not filled:
-            return np.empty((0, 0), np.uint8 if dtype is None else dtype)
+            return np.empty((0, 0), sample_type(dtype))
         if len(filled) == 1:
             return filled[0]
         arrays = [part for part in filled if isinstance(part, np.ndarray)]
@@ -351,6 +354,55 @@ class Stream:
     def __repr__(self) -> str:
         """Name and number of segments."""
         return f"Stream({self.name!r}, segments={len(self.segments)})"
+
+
+class Frames:
+    """The frames of a stream within a span of time, as `Stream.frames` gives them: an iterator."""
+
+    __slots__ = ("_first", "_frames", "_last", "_stream")
+
+    def __init__(self, stream: Stream, first: int, last: int) -> None:
+        """Use `Stream.frames`."""
+        self._stream = stream
+        self._first = first
+        self._last = last
+        self._frames = stream._frames(first, last)  # noqa: SLF001 - its iterator
+
+    def __iter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __next__(self) -> Frame:
+        """The next frame, in file order."""
+        return next(self._frames)
+
+    def payloads(self, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any] | list[npt.NDArray[Any]]:
+        """The payloads of all these frames, in file order, however far the iteration is.
+
+        Without bounds it is `Stream.payloads`, which copies nothing where it can; between bounds the payloads are
+        copied once.
+
+        Args:
+            dtype: Type of a sample, such as ">i2"; bytes (`uint8`) if None.
+
+        Returns:
+            Array of shape (frames, samples); where payloads differ in size, a list of arrays of shape (samples,).
+
+        Raises:
+            ValueError: A payload is not a whole number of samples.
+            OSError: As the operating system gave it.
+        """
+        if self._first <= 0 and self._last >= 1 << 64:
+            return self._stream.payloads(dtype)
+        kind = sample_type(dtype)
+        parts = []
+        for frame in self._stream._frames(self._first, self._last):  # noqa: SLF001 - as above
+            if len(frame.payload) % kind.itemsize:
+                raise ValueError(f"a payload of {len(frame.payload)} bytes is not a whole number of {kind} samples")
+            parts.append(np.frombuffer(frame.payload, kind))
+        if len({len(part) for part in parts}) > 1:
+            return parts
+        return np.stack(parts) if parts else np.empty((0, 0), kind)
 
 
 @dataclass(frozen=True)

@@ -320,7 +320,7 @@ def history(
         makes it unknown), in the order of arrival.
 
     Raises:
-        ValueError: There is no such type or offset.
+        ValueError: There is no such type or offset, or `src_id` has more than 32 bits.
         TapelineError: There is no register stream, or none of that name.
         OSError: As the operating system gave it.
     """
@@ -341,6 +341,8 @@ def history_of(
     number = type_number(type)
     if not 0 <= offset <= 0xFFFF:
         raise ValueError(f"offset {offset} is not in 0..65535")
+    if not -(1 << 31) <= src_id < 1 << 31:
+        raise ValueError(f"src_id {src_id} is not a 32-bit number")
     batches = []
     for files in streams:
         found = _native.register_history(files.wire, files.spans(), number, src_id, offset, not changes_only)

@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -131,3 +133,49 @@ def test_a_wrong_configuration_opens_nothing(tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'streams'"):
         tapeline.Recorder({"out": tmp_path / "run", "stream": {}})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_calls_that_make_no_sense_are_refused_at_once(tmp_path):
+    recorder = tapeline.Recorder(config(tmp_path))
+    for call in (recorder.ledger, recorder.stop, recorder.wait, recorder.rotate, recorder.summary):
+        with pytest.raises(RecorderError, match="was not started"):
+            call()
+    with recorder, pytest.raises(ValueError, match="not a number"):
+        recorder.wait(float("nan"))
+
+
+def test_rings_that_the_memory_does_not_hold_are_refused_before_anything_is_killed(tmp_path):
+    streams = {f"ch{n}": {"url": "tcp://127.0.0.1:0", "ring_bytes": 1 << 36} for n in range(256)}
+    with pytest.raises(ConfigError, match="make ring_bytes smaller"):
+        tapeline.Recorder({"out": tmp_path / "run", "streams": streams}).start()
+    assert not list(tmp_path.rglob("*.dat*"))
+
+
+def test_a_log_that_takes_no_more_leaves_an_account_that_holds(tmp_path):
+    """A limit on the size of a file stands in for a full disk; a client is in the middle of a packet all the time."""
+    program = f"""
+import resource, signal, socket, sys, tapeline
+from tapeline import wire
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+recorder = tapeline.Recorder({{"out": {str(tmp_path / "run")!r}, "streams": {{"rack": "tcp://127.0.0.1:0?wire=packet"}}}})
+recorder.start()
+address = recorder.status().streams["rack"].addresses[0].rpartition("/")[2].rpartition(":")
+half, whole = (socket.create_connection((address[0], int(address[2]))) for _ in range(2))
+half.sendall(wire.encode_packet([1], [1])[:9])
+while recorder.ledger()["rack"].bytes_received < 9:
+    pass
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000,) * 2)
+try:
+    while not recorder.status().finished:
+        whole.sendall(wire.encode_packet(range(9000), range(9000)))
+except OSError:
+    pass
+try:
+    recorder.stop()
+except tapeline.RecorderError as error:
+    ledger = recorder.ledger()["rack"]
+    assert ledger.bytes_discarded >= 9
+    print(ledger.broken_laws(), error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout.startswith("[] "), done

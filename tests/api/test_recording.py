@@ -521,3 +521,28 @@ def test_digests_are_xxh3_128(tmp_path):
     # the empty input's digest, from the algorithm's published test values
     (tmp_path / "empty").touch()
     assert _native.file_digest(str(tmp_path / "empty")) == "99aa06d3014798d86001c324468d497f"
+
+
+def test_frames_give_their_payloads_as_an_array(whole):
+    stream = tapeline.open_recording(whole).streams["ch0"]
+    every = [frame.payload for frame in stream.frames()]
+    assert [row.tobytes() for row in stream.frames().payloads()] == every
+    middle = list(stream.frames())[5].timestamp_ns
+    frames = stream.frames(middle)
+    assert next(frames).timestamp_ns == middle
+    assert [bytes(row) for row in frames.payloads("u1")] == every[5:]
+    assert stream.frames(1, 2).payloads(">u2").shape == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["O", "S0", [("a", "O")]])
+def test_bytes_of_a_recording_are_never_taken_for_python_objects(whole, kind):
+    stream = tapeline.open_recording(whole).streams["ch0"]
+    for payloads in (stream.payloads, stream.frames().payloads, stream.frames(1).payloads, stream.segments[0].payloads):
+        with pytest.raises(ValueError, match="is not a type of samples"):
+            payloads(kind)
+
+
+@pytest.mark.parametrize("time", [1.5, True, None.__class__, b"2001"])
+def test_what_is_no_time_is_refused(whole, time):
+    with pytest.raises(ValueError, match="is not a time"):
+        tapeline.open_recording(whole).streams["ch0"].frames(time)

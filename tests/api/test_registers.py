@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 import tapeline
 from _support.registers import DIFF, FULL, QUERY, RACK, REPLY, RTOS, SBMU, T0, Log, Oracle, Packet, rows_of
-from tapeline import TapelineError, _native, registers
+from tapeline import TapelineError, _native, registers, wire
+from tapeline.cli.main import main
 
 
 def packet_lists():
@@ -298,6 +299,12 @@ def test_a_single_log_is_opened_too(tmp_path):
     (stream,) = rec.streams.values()
     assert stream.rows().read_all().num_rows == 40
     assert rec.verify().ok
+    # what was made by something else has no index
+    alone = tmp_path / "alone.pkt"
+    alone.write_bytes(paths[1].read_bytes())
+    assert tapeline.open_recording(alone).verify().ok
+    alone.write_bytes(paths[1].read_bytes()[:-1])
+    assert not tapeline.open_recording(alone).verify().ok
 
 
 @pytest.mark.parametrize("wire", ["packet", "simple"])
@@ -331,3 +338,30 @@ def test_verify_finds_every_damage(tmp_path, damage):
     expected = {"value": "xxh64 of the block", "cut": "bytes", "index": "index", "gone": "segment", "count": "packets",
                 "table": "rows"}  # fmt: skip
     assert expected[damage] in {problem.what for problem in tapeline.open_recording(root).verify().problems}
+
+
+def test_verify_and_info_notice_a_damaged_header_of_an_index(tmp_path, capsys):
+    """A BCSV header has no checksum; the manifest knows the digest of the whole file."""
+    sent = tmp_path / "in.pkt"
+    sent.write_bytes(b"".join(wire.encode_packet([n], [n], type=2, src_id=1, seq=n) for n in range(50)))
+    with tapeline.Recorder({"out": tmp_path / "run", "streams": {"rack": f"file://{sent}?wire=packet"}}) as recorder:
+        assert recorder.wait(30)
+    recording = tapeline.open_recording(tmp_path / "run")
+    assert recording.verify().ok
+    [index] = (tmp_path / "run" / "rack").glob("*.idx.bcsv")
+    data = index.read_bytes()
+    assert data.count(b"keyframe") == 1
+    index.write_bytes(data.replace(b"keyframe", b"kexframe"))
+    assert [(p.file, p.what) for p in recording.verify().problems] == [(f"rack/{index.name}", "xxh3_128")]
+    assert main(["info", str(tmp_path / "run"), "--json"]) == 0
+    assert '"packets": 50' in capsys.readouterr().out
+
+
+def test_what_is_not_there_and_what_does_not_fit(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        tapeline.image_at(tmp_path / "nowhere", 1)
+    _, paths = recording(tmp_path)
+    with pytest.raises(ValueError, match="src_id 1099511627776 is not"):
+        tapeline.history(paths[0], 2, 1 << 40, 1)
+    with pytest.raises(ValueError, match="is not a time"):
+        tapeline.image_at(paths[0], [])

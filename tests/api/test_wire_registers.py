@@ -95,3 +95,11 @@ def test_an_image_is_saved_and_loaded(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(wire.WireError, match="checksum"):
         wire.RegisterImage.load(path)
+
+
+def test_an_image_that_is_no_file_or_not_there_is_refused(tmp_path):
+    with pytest.raises(wire.WireError, match="not a register image"):
+        wire.RegisterImage.load("/dev/zero")
+    with pytest.raises(FileNotFoundError) as refused:
+        wire.RegisterImage.load(tmp_path / "none.bin")
+    assert refused.value.filename == str(tmp_path / "none.bin")

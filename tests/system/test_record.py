@@ -5,12 +5,15 @@ import os
 import pty
 import signal
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
-from tests.system._processes import ENVIRONMENT, Running, tapeline
+from tests.system._processes import COMMAND, ENVIRONMENT, Running, tapeline
 from tests.system._sending import dat_files, frame, frames, ledger_of, recorded, send_tcp, send_udp, summary
+
+from tapeline.wire import encode_packet
 
 TCP = "ch0=tcp://127.0.0.1:0"
 UDP = "ch0=udp://127.0.0.1:0"
@@ -389,3 +392,48 @@ def test_a_terminal_sees_rates_and_others_do_not(tmp_path):
     assert b"frames/s" in seen
     assert b"ring" in seen
     assert b"frames/s" not in out
+
+
+@pytest.mark.parametrize("writer", ["none", "silent", "sent"])
+@pytest.mark.parametrize("wire", ["frame", "packet"])
+def test_a_stop_does_not_wait_for_the_other_end_of_a_pipe(tmp_path, wire, writer):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with Running("record", "--stream", f"ch0=file://{pipe}?wire={wire}", "--out", tmp_path / "run", "--json") as run:
+        run.expect("ch0: reading")
+        held = None if writer == "none" else os.open(pipe, os.O_WRONLY)
+        sent = frame(0, b"abc") if wire == "frame" else encode_packet([1], [2])
+        if held is not None and writer == "sent":
+            os.write(held, sent)
+        run.signal(signal.SIGINT)
+        code, out = run.finish(20)
+    if held is not None:
+        os.close(held)
+    assert code == 0
+    stored = b"".join(p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.suffix in {".dat", ".pkt"})
+    assert stored == (sent if writer == "sent" else b"")
+    assert ledger_of(out).bytes_received == len(stored) if wire == "frame" else True
+
+
+def test_what_comes_through_a_named_pipe_is_recorded_to_its_end(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    sent = b"".join(frames(300))
+    with Running("record", "--stream", f"ch0=file://{pipe}", "--out", tmp_path / "run", "--json") as run:
+        run.expect("ch0: reading")
+        with pipe.open("wb") as writer:
+            writer.write(sent)
+        code, out = run.finish(20)
+    assert (code, ledger_of(out).frames_stored) == (0, 300)
+    assert recorded(tmp_path / "run") == sent
+
+
+def test_a_silent_standard_input_is_stopped(tmp_path):
+    silent, held = os.pipe()
+    words = [*COMMAND, "record", "--stream", "ch0=-", "--out", str(tmp_path / "run")]
+    with subprocess.Popen(words, stdin=silent, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
+        assert b"reading" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    os.close(silent)
+    os.close(held)

@@ -8,6 +8,7 @@
 use std::thread;
 
 use tapeline_ring::{Consumer, Producer, ring};
+use tapeline_sys::memory::available_bytes;
 
 use crate::config::StreamConfig;
 use crate::error::{Error, Result};
@@ -18,6 +19,13 @@ pub(crate) type Ring = (Producer<Batch>, Consumer<Batch>);
 
 /// A ring for each source of each stream, in their order; none for register streams, which make their own.
 pub(crate) fn make(streams: &[StreamConfig]) -> Result<Vec<Vec<Ring>>> {
+    let bytes = memory_bytes(streams);
+    if let Some(available) = available_bytes().filter(|&available| bytes > available) {
+        // Touching it all would not fail: the kernel would kill something.
+        return Err(Error::config(format!(
+            "streams: their rings take {bytes} bytes together, and {available} are available; make ring_bytes smaller"
+        )));
+    }
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let each = streams.len().div_ceil(cores).max(1);
     thread::scope(|scope| {
@@ -34,6 +42,12 @@ pub(crate) fn make(streams: &[StreamConfig]) -> Result<Vec<Vec<Ring>>> {
         }
         Ok(rings)
     })
+}
+
+/// What the rings of all streams take, those of register streams too.
+fn memory_bytes(streams: &[StreamConfig]) -> u64 {
+    let of = |s: &StreamConfig| s.ring_bytes.saturating_mul(s.sources.len() as u64);
+    streams.iter().map(of).fold(0, u64::saturating_add)
 }
 
 fn of_stream(stream: &StreamConfig) -> Result<Vec<Ring>> {

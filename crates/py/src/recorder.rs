@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use tapeline_capture::config::RecorderConfig;
 use tapeline_capture::{Recorder as Core, recover_directory as recover};
 
-use crate::errors::capture_error;
+use crate::errors::{capture_error, make};
 
 /// The compiled recorder.
 #[pyclass(frozen, module = "tapeline._native")]
@@ -25,7 +25,7 @@ impl Recorder {
         R: Send,
     {
         py.detach(|| self.core.get().map(run))
-            .ok_or_else(|| PyRuntimeError::new_err("the recorder was not started"))
+            .ok_or_else(|| make(py, "RecorderError", "the recorder was not started", &[]))
     }
 }
 

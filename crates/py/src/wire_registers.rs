@@ -11,6 +11,7 @@ use tapeline_wire::register::{
     PacketScanner, RegisterLedger, SeqTable, Source, SourceType,
 };
 
+use crate::errors::os_error;
 use crate::wire::{Bytes, WireError, in_range};
 
 /// Sources whose sequence a decoder follows: every one of the packet wire.
@@ -364,10 +365,21 @@ impl RegisterImage {
             max_sources,
             max_pages,
         };
-        let read =
-            py.detach(|| std::fs::read(path).map(|bytes| core::decode_image(&bytes, limits)))?;
+        let read = py
+            .detach(|| read_image(&path).map(|bytes| core::decode_image(&bytes, limits)))
+            .map_err(|e| os_error(&e, &e.to_string(), Some(&path)))?;
         let (image, p) = read.map_err(|error| WireError::new_err(error.to_string()))?;
         Ok((Self(image), (p.segment, p.offset, p.written_ns)))
+    }
+}
+
+/// The bytes of a file; none of a pipe or device, which may have no end.
+fn read_image(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+    let kind = std::fs::metadata(path)?.file_type();
+    if kind.is_file() || kind.is_dir() {
+        std::fs::read(path)
+    } else {
+        Ok(Vec::new())
     }
 }
 

@@ -50,6 +50,14 @@ impl Region {
     }
 }
 
+/// Bytes of memory that can be had without taking them from others; `None` where the system does not tell.
+pub fn available_bytes() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
 impl Drop for Region {
     fn drop(&mut self) {
         // SAFETY: `start` and `bytes` are those of `map`, and nobody uses them after the drop.

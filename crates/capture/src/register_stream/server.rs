@@ -84,6 +84,8 @@ impl Server {
             accept_after: None,
         };
         let result = event_loop.run(stop);
+        // Of those who are still here the log took no more: what was begun counts as discarded.
+        event_loop.close_all();
         event_loop.intake.finish();
         match result {
             Ok(()) | Err(Stopped::WriterGone) => Ok(()),
@@ -206,11 +208,15 @@ impl EventLoop {
             self.answer_syncs();
             self.intake.tick()?;
         }
+        self.close_all();
+        self.tick()
+    }
+
+    fn close_all(&mut self) {
         let all: Vec<u64> = self.clients.keys().copied().collect();
         for token in all {
             self.close(token, Closed::Stopped);
         }
-        self.tick()
     }
 
     /// Takes connections that wait; whether there may be more.
@@ -289,7 +295,7 @@ impl EventLoop {
     }
 
     /// `fresh` bytes came behind `held` ones: they are in the intake's space, or in `pending` if there are more than held.
-    fn arrived(&mut self, token: u64, held: usize, fresh: usize) -> Result<(), Stopped> {
+    fn arrived(&mut self, token: u64, mut held: usize, mut fresh: usize) -> Result<(), Stopped> {
         let Some(client) = self.clients.get_mut(&token) else {
             return Ok(());
         };
@@ -297,12 +303,13 @@ impl EventLoop {
         client.first_byte.get_or_insert(now);
         client.last_byte = now;
         if client.pending.len() > held {
+            self.pending_bytes += fresh as u64;
+            self.intake.counters.bytes_received += fresh as u64;
+            self.intake.counters.pending_bytes = self.pending_bytes;
             if client.pending.len() < client.scanner.needed() {
-                self.pending_bytes += fresh as u64;
-                self.intake.counters.bytes_received += fresh as u64;
-                self.intake.counters.pending_bytes = self.pending_bytes;
                 return Ok(());
             }
+            (held, fresh) = (held + fresh, 0);
             // Whole now: its one copy into the log.
             let space = self.intake.space(client.pending.len())?;
             if let Some(to) = space.get_mut(..client.pending.len()) {
