@@ -1,6 +1,7 @@
 """The file tools as processes: what they print, what they write, and their exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -186,3 +187,55 @@ def test_rows_before_damage_are_printed(tmp_path):
     assert f"rows {packets[2].first_row:,} to {packets[3].first_row - 1:,} are damaged" in done.stderr
     assert len(done.stdout.splitlines()) == 100_000 - packets[2].rows
     assert tapeline("head", path).returncode == tapeline("tail", path).returncode == 0
+
+
+def test_info_does_not_take_broken_files_for_recordings(tmp_path):
+    broken, text = tmp_path / "a.bcsv", tmp_path / "a.csv"
+    broken.write_bytes(b"junk")
+    text.write_text("a\n1\n")
+    done = tapeline("info", broken, "--json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "not a BCSV file" in done.stderr
+    done = tapeline("info", text)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_errors_on_the_way_are_one_line_without_a_traceback(tmp_path):
+    path, empty = tmp_path / "a.bcsv", tmp_path / "b.bcsv"
+    bcsv.write_table({"a": np.arange(50_000), "s": ["x"] * 50_000}, path, packet_bytes=65536)
+    packet = bcsv.Reader(path).packets[2]
+    damaged = bytearray(path.read_bytes())
+    damaged[packet.offset + packet.size // 2] ^= 1
+    path.write_bytes(damaged)
+    bcsv.write_table({}, empty)
+    for words in (
+        ("sample", path, tmp_path / "o.csv", "--where", "a >= 0"),
+        ("sample", path, tmp_path / "o.bcsv", "--where", "a >= 0"),
+        ("sql", f"select sum(a) from '{path}'"),
+        ("sql", f"select count(*) from '{empty}'"),
+        ("cast", path, tmp_path / "o.bcsv", "--types", "s=int8", "--parse-strings"),
+    ):
+        done = tapeline(*words)
+        assert done.returncode == 1
+        assert done.stderr.startswith("tapeline: error: ")
+        assert done.stderr.count("\n") == 1
+        for noise in ("Traceback", "Detail: ", "C Data interface", "Producer error"):
+            assert noise not in done.stderr
+    assert not list(tmp_path.glob("o.*"))
+
+
+def test_a_chain_of_very_many_operators_is_refused(log):
+    done = tapeline("sample", log, "-", "--where", "+".join(["time"] * 5000) + " > 0")
+    assert done.returncode == 2
+    assert "too many operators" in done.stderr
+
+
+def test_names_that_are_no_utf8(log):
+    odd = os.fsdecode(os.fsencode(log.parent) + b"/odd\xff.bcsv")
+    os.rename(log, odd)  # noqa: PTH104 - pathlib would do as well; this is about names
+    for command in ("info", "head", "validate"):
+        assert tapeline(command, odd).returncode == 0
+    out = log.with_name("out.bcsv")
+    assert tapeline("repair", odd, out).returncode == 0
+    assert bcsv.read_table(odd).equals(bcsv.read_table(out))
+    assert bcsv.read_table(os.fsencode(odd)).num_rows == 5

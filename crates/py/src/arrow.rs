@@ -36,6 +36,24 @@ pub(crate) fn import_stream(object: &Bound<'_, PyAny>) -> PyResult<RecordBatchSt
     reader.map_err(|error| PyTypeError::new_err(error.to_string()))
 }
 
+/// What went wrong in a stream of somebody else, without what the interface and pyarrow wrap around it: where it passed
+/// through, and the whole traceback behind the text.
+pub(crate) fn stream_error(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    let inner = text
+        .split_once("Producer error: ")
+        .map_or(&*text, |(_, said)| said);
+    let inner = inner
+        .split(". Detail: Python exception")
+        .next()
+        .unwrap_or(inner);
+    let inner = inner.trim_start_matches("Invalid: ");
+    inner
+        .strip_prefix("Unknown error: ")
+        .unwrap_or(inner)
+        .to_owned()
+}
+
 /// Give a stream of batches away.
 pub(crate) fn export_stream<'py>(
     py: Python<'py>,

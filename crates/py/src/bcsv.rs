@@ -1,5 +1,7 @@
 //! Bindings of `tapeline.bcsv`: registration, and what works on whole files.
 
+use std::path::PathBuf;
+
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use tapeline_bcsv::{Depth, Limits, Report};
@@ -24,7 +26,7 @@ type PyReport = (bool, Option<bool>, Vec<PyProblem>, u64, u64, u64);
 type PyProblem = (String, Option<u64>, Option<(u64, u64)>);
 
 #[pyfunction]
-fn bcsv_validate(py: Python<'_>, path: String, depth: &str) -> PyResult<PyReport> {
+fn bcsv_validate(py: Python<'_>, path: PathBuf, depth: &str) -> PyResult<PyReport> {
     let depth = match depth {
         "headers" => Depth::Headers,
         "checksums" => Depth::Checksums,
@@ -41,7 +43,7 @@ fn bcsv_validate(py: Python<'_>, path: String, depth: &str) -> PyResult<PyReport
 }
 
 #[pyfunction]
-fn bcsv_repair(py: Python<'_>, path: String, out_path: String) -> PyResult<PyReport> {
+fn bcsv_repair(py: Python<'_>, path: PathBuf, out_path: PathBuf) -> PyResult<PyReport> {
     let report = py.detach(|| tapeline_bcsv::repair(&path, &out_path, Limits::default()));
     report.map(to_python).map_err(|error| {
         let source = std::fs::File::open(&path).is_err();

@@ -1,5 +1,6 @@
 //! `BcsvReader` and the iterators it gives out. All work is done with the interpreter's lock released.
 
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ const POLL: Duration = Duration::from_millis(10);
 
 #[pyclass(frozen, module = "tapeline._native")]
 pub(crate) struct BcsvReader {
-    path: String,
+    path: PathBuf,
     threads: usize,
     columns: Vec<(String, &'static str)>,
     schema: SchemaRef,
@@ -48,7 +49,7 @@ impl BcsvReader {
     #[new]
     fn new(
         py: Python<'_>,
-        path: String,
+        path: PathBuf,
         on_corrupt: &str,
         follow: bool,
         threads: Option<i64>,
@@ -313,7 +314,7 @@ enum Source {
 /// Batches, to be taken once: as a whole by `__arrow_c_stream__`, or one by one.
 #[pyclass(frozen, module = "tapeline._native")]
 pub(crate) struct BcsvStream {
-    path: String,
+    path: PathBuf,
     schema: SchemaRef,
     source: Mutex<Option<Source>>,
 }
@@ -400,7 +401,7 @@ struct RowsState {
 /// Rows as tuples.
 #[pyclass(frozen, module = "tapeline._native")]
 pub(crate) struct BcsvRows {
-    path: String,
+    path: PathBuf,
     state: Mutex<RowsState>,
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The writer's lock is never waited for with the interpreter's lock held, and never held while Python code runs.
 
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ struct State {
 
 #[pyclass(frozen, module = "tapeline._native")]
 pub(crate) struct BcsvWriter {
-    path: String,
+    path: PathBuf,
     replaces: bool,
     columns: Vec<(String, ColumnType)>,
     state: Mutex<State>,
@@ -45,7 +46,7 @@ impl BcsvWriter {
     #[new]
     fn new(
         py: Python<'_>,
-        path: String,
+        path: PathBuf,
         columns: Option<PyColumns>,
         mode: &str,
         options: PyOptions,
@@ -123,7 +124,7 @@ impl BcsvWriter {
         let mut batches = arrow::import_stream(stream)?;
         let mut first = 0;
         while let Some(batch) = py.detach(|| batches.next()) {
-            let batch = batch.map_err(|error| SchemaError::new_err(error.to_string()))?;
+            let batch = batch.map_err(|error| SchemaError::new_err(arrow::stream_error(&error)))?;
             self.put_batch(py, &batch, first)?;
             first += batch.num_rows() as u64;
         }
@@ -309,7 +310,7 @@ fn bytes_of(buffer: &PyUntypedBuffer) -> PyResult<&[u8]> {
 
 fn open(
     py: Python<'_>,
-    path: String,
+    path: PathBuf,
     schema: Option<Schema>,
     mode: WriteMode,
     options: &PyOptions,
@@ -359,7 +360,8 @@ fn schema_of(py: Python<'_>, columns: &[(String, String)]) -> PyResult<Schema> {
             .ok_or_else(|| SchemaError::new_err(format!("no type {kind:?}")))?;
         Ok(ColumnSpec::new(name.as_bytes(), kind))
     });
-    Schema::new(specs.collect::<PyResult<_>>()?).map_err(|error| errors::bcsv_error(py, &error, ""))
+    Schema::new(specs.collect::<PyResult<_>>()?)
+        .map_err(|error| errors::bcsv_error(py, &error, Path::new("")))
 }
 
 pub(crate) fn write_options(options: &PyOptions) -> PyResult<WriteOptions> {
@@ -427,7 +429,7 @@ pub(crate) fn write_options(options: &PyOptions) -> PyResult<WriteOptions> {
 pub(crate) fn bcsv_write_stream(
     py: Python<'_>,
     stream: &Bound<'_, PyAny>,
-    path: String,
+    path: PathBuf,
     columns: PyColumns,
     overwrite: bool,
     options: PyOptions,

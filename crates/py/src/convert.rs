@@ -209,7 +209,8 @@ fn text_write_stream(
             buffer.clear();
             cancel_ref.step(rows).map_err(Failed::Text)?;
             let Some(batch) = batches.next() else { break };
-            let batch: RecordBatch = batch.map_err(|error| Failed::Stream(error.to_string()))?;
+            let batch: RecordBatch =
+                batch.map_err(|error| Failed::Stream(arrow::stream_error(&error)))?;
             let view = arrow::view(&batch)
                 .map_err(|_| Failed::Stream("a column has nulls or a foreign type".to_owned()))?;
             text.rows(&view, 0, batch.num_rows(), &mut buffer)
@@ -456,7 +457,7 @@ fn convert_error(py: Python<'_>, error: &Error, path: &Path) -> PyErr {
     let name = path.display().to_string();
     match error.kind() {
         ErrorKind::Io(io) => os_error(io, &io.to_string(), Some(path)),
-        ErrorKind::Bcsv(error) => bcsv_error(py, error, &name),
+        ErrorKind::Bcsv(error) => bcsv_error(py, error, std::path::Path::new(&name)),
         ErrorKind::Option { .. } | ErrorKind::UnknownColumn { .. } => {
             make(py, "ConfigError", &format!("{name}: {error}"), &[])
         }

@@ -1,5 +1,7 @@
 //! The only place where errors of the crates become Python exceptions (`tapeline.errors`).
 
+use std::path::Path;
+
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::{PyIndexError, PyOSError, PyValueError};
 use pyo3::prelude::*;
@@ -39,18 +41,14 @@ pub(crate) fn threads(given: Option<i64>) -> PyResult<usize> {
 }
 
 /// `OSError`, or its subclass for the number, with the file's name.
-pub(crate) fn os_error(
-    error: &std::io::Error,
-    text: &str,
-    path: Option<&std::path::Path>,
-) -> PyErr {
+pub(crate) fn os_error(error: &std::io::Error, text: &str, path: Option<&Path>) -> PyErr {
     let Some(errno) = error.raw_os_error().or_else(|| errno_of(error.kind())) else {
         return PyOSError::new_err(text.to_owned());
     };
     // Python puts the number in front itself.
     let text = text.replace(&format!(" (os error {errno})"), "");
     match path {
-        Some(path) => PyOSError::new_err((errno, text, path.display().to_string())),
+        Some(path) => PyOSError::new_err((errno, text, path.as_os_str().to_owned())),
         None => PyOSError::new_err((errno, text)),
     }
 }
@@ -104,7 +102,7 @@ pyo3::import_exception!(tapeline.errors, SchemaError);
 pyo3::import_exception!(tapeline.errors, UnsupportedError);
 
 /// Errors of `tapeline-bcsv`; `path` becomes the file name of an `OSError`.
-pub(crate) fn bcsv_error(py: Python<'_>, error: &BcsvCrateError, path: &str) -> PyErr {
+pub(crate) fn bcsv_error(py: Python<'_>, error: &BcsvCrateError, path: &Path) -> PyErr {
     let text = error.to_string();
     match error.class() {
         ErrorClass::Corrupt => {
@@ -119,7 +117,7 @@ pub(crate) fn bcsv_error(py: Python<'_>, error: &BcsvCrateError, path: &str) -> 
         ErrorClass::Unsupported => UnsupportedError::new_err(text),
         ErrorClass::Schema => SchemaError::new_err(text),
         ErrorClass::Io => match error.io_error() {
-            Some(io) => os_error(io, &text, Some(std::path::Path::new(path))),
+            Some(io) => os_error(io, &text, Some(path)),
             None => PyOSError::new_err(text),
         },
         ErrorClass::OutOfRange => PyIndexError::new_err(text),

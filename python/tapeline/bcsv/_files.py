@@ -91,8 +91,9 @@ def read_table(
         A `pyarrow.Table`, bit for bit what was written.
 
     Raises:
-        CorruptError: A checksum or bound failed, or the file is cut; `.offset` is the byte in the file, `.rows_before`
-            the rows before it.
+        CorruptError: A checksum or bound failed; `.offset` is the byte in the file, `.rows_before` the rows before it.
+            A file that was cut or never closed is no error: it gives the rows of its whole packets, and
+            `Reader.complete` is False.
         UnsupportedError: A version or flag that this release does not know.
         SchemaError: A name is not a column of the file.
         OSError: As the operating system gave it.

@@ -188,7 +188,7 @@ def _comparison_text(found: Comparison, a: str, b: str) -> str:
         lines.append(f"{escape(a)} has {found.rows[0]:,} rows, {escape(b)} has {found.rows[1]:,}")
     if found.differences:
         where = ", ".join(f"{name} ({count:,})" for name, count in found.columns.items())
-        lines.append(f"{found.differences:,} of {found.rows_compared:,} rows' cells differ: {escape(where)}")
+        lines.append(f"{found.differences:,} cells of {found.rows_compared:,} rows differ: {escape(where)}")
         rows = [[f"{d.row}", d.column, repr(d.a), repr(d.b)] for d in found.first]
         if rows:
             lines.append(table(["row", "column", "first", "second"], rows, left=2))

@@ -55,10 +55,12 @@ def info(path: str, *, deep: bool, as_json: bool) -> Outcome:
     PATH is the directory of a recording, a .dat, .pkt or BCSV file. Only the indexes are read; `verify` reads
     the data. A segment without an index that fits is scanned.
     """
-    if _is_bcsv(path):
+    if path.lower().endswith(".bcsv") or _is_bcsv(path):
         from tapeline.cli.look import bcsv_info
 
         return bcsv_info(path, deep=deep, as_json=as_json)
+    if path.lower().endswith(_TABLES):
+        raise click.UsageError(f"{path} is a table without facts of its own; head shows its columns and rows")
     if deep:
         raise click.UsageError("--deep is for BCSV files; verify reads all of a recording")
     rec = _open(path)

@@ -102,7 +102,10 @@ class Bound:
         self.back = 0
         self.ahead = 0
         self._node = node
-        self.kind = self._check(node)
+        try:
+            self.kind = self._check(node)
+        except RecursionError:
+            raise ExpressionError("too many operators in a row", text, 0) from None
         self.type: pa.DataType = (
             schema.field(self.name_of(node)).type
             if isinstance(node, Column)

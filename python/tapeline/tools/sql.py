@@ -94,8 +94,8 @@ def query(text: str) -> pa.Table:
         text: SQL of DuckDB; tables are file names in quotes: .bcsv, .parquet, .csv, and what DuckDB reads.
 
     Raises:
-        SqlError: DuckDB refused the query.
-        BcsvError: A BCSV file is damaged.
+        SqlError: DuckDB refused the query, or failed at it because a row is damaged.
+        BcsvError: The header of a BCSV file is damaged.
         ImportError: The extra `duckdb` is not installed.
 
     Example:
@@ -113,16 +113,17 @@ def run(text: str) -> pa.RecordBatchReader:
     """
     duckdb = require("duckdb")
     connection = duckdb.connect()
-    for name in names(text):
-        connection.register(name, BcsvDataset(name))
     try:
+        for name in names(text):
+            connection.register(name, BcsvDataset(name))
         relation = connection.sql(text)
         if relation is None:  # a statement without a result, such as COPY
             return pa.RecordBatchReader.from_batches(pa.schema([]), [])
         # Taken whole: a result that is still streaming when the process ends waits for threads of DuckDB for ever.
         result: pa.Table = relation.to_arrow_table()
     except duckdb.Error as error:
-        raise SqlError(str(error)) from error
+        # pyarrow puts the whole traceback of a reader's error behind its text
+        raise SqlError(str(error).partition(". Detail: Python exception")[0]) from error
     finally:
         connection.close()
     return result.to_reader(65536)
