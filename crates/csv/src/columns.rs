@@ -1,6 +1,7 @@
 //! Helpers for the columns of `tapeline-bcsv`: borrow, sum up.
 
 use tapeline_bcsv::{Column, ColumnView};
+use tapeline_sys::vector::{Work, widest};
 
 use crate::infer::{Summary, fits_f32, fits_f64};
 
@@ -33,14 +34,14 @@ pub(crate) fn summary(column: &Column) -> Summary {
     let mut seen = Summary::default();
     macro_rules! ints {
         ($values:expr) => {
-            if let (Some(min), Some(max)) = ($values.iter().min(), $values.iter().max()) {
-                let small = i128::from(*min).abs().max(i128::from(*max)) <= 1 << 24;
+            if let Some((min, max)) = widest(Extremes($values)) {
+                let small = i128::from(min).abs().max(i128::from(max)) <= 1 << 24;
                 let exact = (
                     small || $values.iter().all(|v| fits_f32((*v).into())),
                     small || $values.iter().all(|v| fits_f64((*v).into())),
                 );
-                let low = i64::try_from(*min).unwrap_or(i64::MAX).min(0);
-                seen.range(low, u64::try_from(*max).unwrap_or(0), exact);
+                let low = i64::try_from(min).unwrap_or(i64::MAX).min(0);
+                seen.range(low, u64::try_from(max).unwrap_or(0), exact);
             }
         };
     }
@@ -57,4 +58,20 @@ pub(crate) fn summary(column: &Column) -> Summary {
         _ => {}
     }
     seen
+}
+
+/// The least and the greatest number.
+struct Extremes<'a, T>(&'a [T]);
+
+impl<T: Copy + Ord> Work for Extremes<'_, T> {
+    type Output = Option<(T, T)>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Output {
+        let mut found = (*self.0.first()?, *self.0.first()?);
+        for value in self.0 {
+            found = (found.0.min(*value), found.1.max(*value));
+        }
+        Some(found)
+    }
 }

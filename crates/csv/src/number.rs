@@ -205,6 +205,9 @@ pub(crate) fn double(decimal: &Decimal, text: &[u8], point: u8) -> (f64, bool) {
             return (decimal.signed(value), true);
         }
     }
+    if let Some(value) = double_of_usual_size(decimal) {
+        return (value, true);
+    }
     if let Some(found) = double_of_many_digits(decimal) {
         return found;
     }
@@ -224,10 +227,47 @@ fn double_slowly(decimal: &Decimal, text: &[u8], point: u8) -> (f64, bool) {
     (value, kept)
 }
 
+/// The same as [`double_of_many_digits`] for numbers from 2^-11 on with at most 18 decimals, in words of 64 bits: the guess
+/// is off by two units of its last bit at most, and the difference, which is then below 2^63, is all that is needed of
+/// products that are longer.
+#[inline(always)]
+fn double_of_usual_size(decimal: &Decimal) -> Option<f64> {
+    let power = usize::try_from(decimal.exponent.unsigned_abs()).ok()?;
+    if decimal.exponent > 0 || power > 18 || !decimal.whole || decimal.mantissa >= 1 << 63 {
+        return None;
+    }
+    #[allow(clippy::cast_precision_loss)] // a guess
+    let guess = (decimal.mantissa.cast_signed() as f64 / POWERS_64.get(power)?).to_bits();
+    let (exponent, digits) = (guess >> 52, guess & MANTISSA | 1 << 52);
+    let shift = 1075_u64.wrapping_sub(exponent);
+    if !(1..64).contains(&shift) {
+        return None;
+    }
+    let unit = POWERS_OF_TEN.get(power)?;
+    let off = digits
+        .wrapping_mul(*unit)
+        .wrapping_sub(decimal.mantissa << shift);
+    let (off, unit) = (off.cast_signed(), unit.cast_signed());
+    let above = i64::from(2 * off > unit) - i64::from(2 * off < -unit);
+    let (digits, off) = (
+        digits.wrapping_sub(above.cast_unsigned()),
+        off - above * unit,
+    );
+    // A tie; over the edge to another exponent or near it; half a unit of the last digit.
+    if 2 * off.abs() >= unit || digits <= 1 << 52 || digits >= 1 << 53 {
+        return None;
+    }
+    if off.unsigned_abs() >= 1 << (shift - 1) {
+        return None;
+    }
+    let sign = u64::from(decimal.negative) << 63;
+    Some(f64::from_bits(sign | exponent << 52 | digits & MANTISSA))
+}
+
 /// The double nearest to a decimal of many digits, as `repr` and `%.17g` print them, if it keeps it; `None` where that
 /// takes a closer look. Exact: a first guess is put right by comparing `guess * 10^power` with the digits, and both fit
 /// 127 bits, for a guess has 53 bits and the power of ten at most 74.
-#[inline(always)]
+#[inline(never)]
 fn double_of_many_digits(decimal: &Decimal) -> Option<(f64, bool)> {
     let power = usize::try_from(decimal.exponent.unsigned_abs()).ok()?;
     if decimal.exponent > 0 || !decimal.whole || decimal.mantissa >= 1 << 63 {
@@ -529,6 +569,18 @@ mod tests {
             // Of two shortest texts equally near, only the even one is kept, which is what we print.
             for text in [zmij::Buffer::new().format_finite(value).to_owned(), format!("{value:.8e}")] {
                 prop_assert_eq!(exact_f32(text.as_bytes()).map(f32::to_bits), Some(bits));
+            }
+        }
+
+        #[test]
+        fn doubles_of_usual_size(bits: u64, exponent in 1005u64..1090, few in 0u32..52, places in 1usize..20, tail in 0u32..1000) {
+            // Few bits lie near powers of two and half way between decimals.
+            let bits = bits >> few << few;
+            let value = f64::from_bits(bits & !(0x7FF << 52) | exponent << 52);
+            for text in [format!("{value:.places$}"), format!("{value:.places$}{tail}"), format!("{value:.15}")] {
+                let wide = text.parse::<f64>().unwrap();
+                let kept = twin(&text, wide).then_some(wide.to_bits());
+                prop_assert_eq!(exact_f64(text.as_bytes()).map(f64::to_bits), kept, "{}", text);
             }
         }
 
