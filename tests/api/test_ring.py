@@ -117,3 +117,9 @@ def test_a_cut_file_is_an_error_and_a_flipped_byte_costs_one_record(tmp_path):
         os.truncate(name, 4200)
         with pytest.raises(ring.RingError, match="shorter"):
             reader.read()
+
+
+def test_a_pipe_is_no_ring_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TapelineError, match="not a file"):
+        ring.Reader(tmp_path / "pipe")

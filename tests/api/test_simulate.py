@@ -84,3 +84,8 @@ def test_a_replay_repeats_a_file_and_carries_its_summary(tmp_path, nobody):
     with pytest.raises(ReplayError) as caught:
         replay(path, nobody, connect_timeout_s=0.05)
     assert caught.value.summary["streams"][0]["frames_sent"] == 0
+
+
+def test_a_rate_beyond_all_clocks_is_as_fast_as_it_goes(tmp_path):
+    truth = simulate_radar(f"file://{tmp_path / 'a.dat'}", streams=1, frames=1000, rate_hz=1e300)
+    assert truth["total"]["frames_sent"] == 1000

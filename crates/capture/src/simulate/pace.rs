@@ -55,7 +55,9 @@ impl Pace {
         }
         let now = self.start.elapsed().as_secs_f64();
         // The first is due at once.
-        let due = ((now * self.rate_hz) as u64 + 1).saturating_sub(done);
+        let due = ((now * self.rate_hz) as u64)
+            .saturating_add(1)
+            .saturating_sub(done);
         if due == 0 {
             let wait =
                 Duration::try_from_secs_f64(done as f64 / self.rate_hz - now).unwrap_or_default();

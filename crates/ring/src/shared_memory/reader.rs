@@ -98,6 +98,11 @@ impl Reader {
     /// # Errors
     /// [`Error::NotARing`], [`Error::Truncated`], [`Error::Corrupt`], or what the system said.
     pub fn open(path: &Path, start: Start) -> Result<Self, Error> {
+        // Opening a pipe would wait for its writer.
+        let kind = path.metadata()?.file_type();
+        if !kind.is_file() && !kind.is_dir() {
+            return Err(Error::NotARing("it is not a file"));
+        }
         Self::over(FileMemory(File::open(path)?), start)
     }
 }
