@@ -6,7 +6,8 @@
     python benches/bench_tools.py --smoke            # small: do inputs, outputs and ratios work
 
 Files lie on tmpfs (`--dir`), which takes about four times `--megabytes`. The two sides take turns and the best of
-`--repeat` counts. Both get the same options: row codec delta, file codec packet-lz4-batch, the same level. Before
+`--repeat` counts; what was written before is deleted between the turns, since freeing a gigabyte takes its time, too.
+Both get the same options: row codec delta, file codec packet-lz4-batch, the same level. Before
 anything is timed, CSV to BCSV to CSV must give back the CSV byte by byte, and the rival's file must hold the same rows.
 
 `validate --deep` of both reads what ours wrote. `head`, `tail` and `info` are whole processes on a file of
@@ -29,6 +30,7 @@ import sysconfig
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +39,9 @@ import tapeline
 from bench_bcsv import facts, host
 from tapeline import bcsv
 from tapeline.bcsv._profiles import generate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # Issue 5: at 1 GB of mixed CSV, both directions. Small files measure the start of the interpreter.
 FLOOR = 4.0
@@ -119,11 +124,13 @@ def peak_kb(pid: int) -> int:
     return 0
 
 
-def best(turns: dict[str, list[str]], repeat: int) -> dict[str, dict[str, float]]:
-    """The best time and the largest memory of each side, taking turns."""
+def best(turns: dict[str, list[str]], repeat: int, outputs: Sequence[Path] = ()) -> dict[str, dict[str, float]]:
+    """The best time and the largest memory of each side, taking turns that begin without `outputs`."""
     found = {name: {"seconds": math.inf, "memory_mb": 0.0} for name in turns}
     for _ in range(repeat):
         for name, command in turns.items():
+            for path in outputs:
+                path.unlink(missing_ok=True)
             seconds, memory = run(command)
             found[name]["seconds"] = min(found[name]["seconds"], seconds)
             found[name]["memory_mb"] = max(found[name]["memory_mb"], memory)
@@ -169,14 +176,15 @@ def measure(table: str, args: argparse.Namespace) -> dict:
         wider = sum(x != y for x, y in zip(a.columns, b.columns, strict=True))
     sizes = {"csv": source.stat().st_size, "ours": ours.stat().st_size, "theirs": theirs.stat().st_size}
     back.unlink()
-    forth = best(to_bcsv, args.repeat)
+    forth = best(to_bcsv, args.repeat, (ours, theirs))
     theirs.unlink()
+    run(to_bcsv["ours"])
     deep = {
         "ours": [sys.executable, "-m", "tapeline", "validate", "--deep", str(ours)],
         "theirs": [str(peer.with_name("bcsvValidate")), "--deep", "-i", str(ours)],
     }
     result = {"rows": rows, "bytes": sizes, "columns_typed_otherwise": wider, "csv2bcsv": forth}
-    result["bcsv2csv"] = best(to_csv, args.repeat)
+    result["bcsv2csv"] = best(to_csv, args.repeat, (back, other))
     result["validate"] = best(deep, args.repeat)
     for path in (source, ours, back, other):
         path.unlink(missing_ok=True)

@@ -265,6 +265,7 @@ SCHEMAS: dict[str, Output] = {
                 "decimal": a_text("Decimal separator of the CSV file read.", null=True),
                 "gaps": a_list("Damaged rows that were left out.", ROWS),
                 "bytes_skipped": an_int("Damaged bytes of logs of register packets left out."),
+                "unfinished": a_bool("The source is a BCSV file that was cut, or that its writer has not closed."),
                 "passes": an_int("Times that the source was read."),
                 "bytes_read": an_int("Size of the source."),
                 "bytes_written": an_int("Size of the output."),

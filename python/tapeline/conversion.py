@@ -68,6 +68,7 @@ class ConvertReport:
         decimal: Decimal separator of the CSV file read; None for other formats.
         gaps: Damaged rows of a BCSV file that were left out, as (first, stop).
         bytes_skipped: Damaged bytes of a .dat or a log of register packets that were left out.
+        unfinished: The source is a BCSV file that was cut, or that its writer has not closed: its end may be missing.
         passes: Times that the source was read.
         bytes_read: Size of the source.
         bytes_written: Size of the output.
@@ -88,6 +89,7 @@ class ConvertReport:
     decimal: str | None = None
     gaps: tuple[tuple[int, int], ...] = ()
     bytes_skipped: int = 0
+    unfinished: bool = False
     passes: int = 1
     bytes_read: int = 0
     bytes_written: int = 0
@@ -125,6 +127,8 @@ class ConvertReport:
         lines += [f"rows {first:,} to {stop - 1:,} are damaged and left out" for first, stop in self.gaps]
         if self.bytes_skipped:
             lines.append(f"{self.bytes_skipped:,} bytes of the recording are damaged and left out")
+        if self.unfinished:
+            lines.append(f"{self.source} has no end: it was cut, or its writer has not closed it")
         return "\n".join(lines)
 
 
@@ -262,6 +266,8 @@ def convert(
             written = 0 if part is None else _size(part)
         facts = job.facts
         facts.setdefault("bytes_written", written)
+        if job.source_format == "bcsv":
+            facts["unfinished"] = _native.BcsvReader(job.path, "skip", False, 1).complete() is False
         return ConvertReport(
             source=source,
             destination=destination,

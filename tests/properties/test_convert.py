@@ -67,6 +67,8 @@ def written(rows, width, delimiter, quoting):
 def keeps(text, exact):
     """Whether printing the exact value with the digits of the text gives the text's number."""
     wanted = Decimal(text)
+    if isinstance(exact, float) and Decimal(repr(exact)) == wanted:
+        return True  # its shortest digits, which may not be the nearest of as many, as at powers of two
     digits = len("".join(map(str, wanted.normalize().as_tuple().digits)).strip("0")) or 1
     return decimal.Context(prec=digits, Emin=-9999, Emax=9999).create_decimal(exact) == wanted
 

@@ -13,7 +13,7 @@ TEXT = "time,temp,state\n1,20.5,on\n2,21.25,off\n3,nan,on\n"
 FIELDS = {
     "source", "destination", "source_format", "destination_format", "rows", "rows_skipped", "rows_padded",
     "bytes_skipped", "blank_lines", "columns", "renamed", "delimiter", "decimal", "gaps", "passes", "bytes_read",
-    "bytes_written", "seconds", "complete",
+    "bytes_written", "seconds", "complete", "unfinished",
 }  # fmt: skip
 
 
@@ -129,6 +129,16 @@ def test_damaged_rows_stop_or_are_exit_code_3(folder):
     assert not (folder / "t.csv").exists()
     report = json.loads(convert(folder, "t.bcsv", "t.csv", "--skip-damage", "--json", code=3).stdout)
     assert report["rows"] + sum(stop - first for first, stop in report["gaps"]) == 100_000
+
+
+def test_a_source_that_was_cut_is_told(folder):
+    bcsv.write_table({"n": np.arange(100_000)}, folder / "t.bcsv", file_codec="packet", packet_bytes=65_536)
+    data = (folder / "t.bcsv").read_bytes()
+    assert "has no end" not in convert(folder, "t.bcsv", "t.csv").stdout
+    (folder / "t.bcsv").write_bytes(data[: len(data) // 2])
+    assert "t.bcsv has no end" in convert(folder, "t.bcsv", "t.csv", "-f").stdout
+    for name in ("t.csv", "t.parquet"):
+        assert json.loads(convert(folder, "t.bcsv", name, "-f", "--json").stdout)["unfinished"]
 
 
 def test_a_value_that_does_not_fit_names_file_line_and_column(folder):
