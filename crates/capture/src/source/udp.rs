@@ -63,13 +63,17 @@ impl Udp {
     }
 
     pub(crate) fn step(&mut self, receiver: &mut Receiver, stop: &Stop) -> Option<Ended> {
+        if receiver.counters.receive_buffer_bytes == 0 {
+            receiver.counters.receive_buffer_bytes = self.socket.receive_buffer_bytes() as u64;
+        }
         let ended = self.receive(receiver, stop);
-        receiver.counters.datagrams_dropped_by_kernel = self.socket.kernel_drops();
+        if ended.is_some() {
+            receiver.counters.datagrams_dropped_by_kernel = self.socket.kernel_drops();
+        }
         ended
     }
 
     fn receive(&mut self, receiver: &mut Receiver, stop: &Stop) -> Option<Ended> {
-        receiver.counters.receive_buffer_bytes = self.socket.receive_buffer_bytes() as u64;
         let draining = stop.requested();
         if receiver.make_room(SPACE).is_err() {
             return Some(Ok(()));
