@@ -18,6 +18,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -89,7 +90,10 @@ def run(directory: Path, name: str, options: argparse.Namespace) -> bool:
         f"-max_len={MAX_LENGTH}", "-timeout=10", "-rss_limit_mb=2048", f"-artifact_prefix={artifacts}/",
         "-print_final_stats=1",
     ]  # fmt: skip
-    result = subprocess.run(command, check=False, capture_output=True, text=True)
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="tapeline-fuzz-", dir=memory) as scratch:
+        environment = {**os.environ, "TAPELINE_FUZZ_SCRATCH": scratch}
+        result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
     lines = result.stderr.splitlines()
     shown = [line for line in lines if line.startswith(("Done", "stat::number", "stat::peak")) or "DONE" in line]
     print("\n".join(shown if result.returncode == 0 else lines[-40:]), flush=True)

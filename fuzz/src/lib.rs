@@ -219,14 +219,10 @@ pub fn pieces(bytes: &[u8], seed: u8) -> Vec<&[u8]> {
     result
 }
 
-/// A directory of this process, in memory where there is one.
+/// A directory of this process, in the one that `run.py` removes at the end.
 pub fn scratch() -> PathBuf {
-    let memory = PathBuf::from("/dev/shm");
-    let parent = if memory.is_dir() {
-        memory
-    } else {
-        std::env::temp_dir()
-    };
+    let parent =
+        std::env::var_os("TAPELINE_FUZZ_SCRATCH").map_or_else(std::env::temp_dir, PathBuf::from);
     let path = parent.join(format!("tapeline-fuzz-{}", std::process::id()));
     std::fs::create_dir_all(&path).expect("scratch directory");
     path

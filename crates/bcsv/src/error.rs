@@ -434,10 +434,7 @@ impl fmt::Display for ErrorKind {
                 needed,
                 limit,
             } => {
-                write!(
-                    f,
-                    "{what} would need {needed}, the limit is {limit}; raise it to read this file"
-                )
+                write!(f, "{what} would need {needed} bytes, the limit is {limit}")
             }
             K::ColumnCount { expected, found } => {
                 write!(f, "{found} columns given, the file has {expected}")

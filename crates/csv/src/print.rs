@@ -319,6 +319,26 @@ fn python_notation(text: &str) -> Option<String> {
     })
 }
 
+/// What the groups are held against.
+#[cfg(test)]
+mod twin {
+    use super::{LANES, python_notation};
+
+    /// `zmij` and the notation alone.
+    pub(super) fn plainly(value: impl zmij::Float) -> String {
+        let mut buffer = zmij::Buffer::new();
+        let text = buffer.format_finite(value);
+        python_notation(text).unwrap_or_else(|| text.to_owned())
+    }
+
+    /// As groups, the last one with as many of `more` as it lacks.
+    pub(super) fn groups<T: Copy>(values: impl IntoIterator<Item = T>, more: T) -> Vec<[T; LANES]> {
+        let mut values: Vec<T> = values.into_iter().collect();
+        values.resize(values.len().next_multiple_of(LANES), more);
+        values.as_chunks().0.to_vec()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

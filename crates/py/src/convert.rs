@@ -457,7 +457,7 @@ fn convert_error(py: Python<'_>, error: &Error, path: &Path) -> PyErr {
     let name = path.display().to_string();
     match error.kind() {
         ErrorKind::Io(io) => os_error(io, &io.to_string(), Some(path)),
-        ErrorKind::Bcsv(error) => bcsv_error(py, error, std::path::Path::new(&name)),
+        ErrorKind::Bcsv(error) => bcsv_error(py, error, path),
         ErrorKind::Option { .. } | ErrorKind::UnknownColumn { .. } => {
             make(py, "ConfigError", &format!("{name}: {error}"), &[])
         }

@@ -189,7 +189,7 @@ impl Gather {
         let (needed, limit) = (longest.max().unwrap_or(0), self.text_limit);
         if needed > limit {
             let kind = ErrorKind::Limit {
-                what: "a string column of one packet, read as a whole,",
+                what: "a string column of a packet, which can be read in parts,",
                 needed: needed as u64,
                 limit: limit as u64,
             };

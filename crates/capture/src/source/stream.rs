@@ -92,21 +92,6 @@ impl Pump {
         stop: &Stop,
         meanwhile: &mut dyn FnMut(&mut Receiver),
     ) -> Option<Outcome> {
-        let outcome = self.read(source, receiver, stop, meanwhile)?;
-        if outcome != Outcome::WriterGone {
-            receiver.end_of_stream(now_ns());
-            receiver.idle();
-        }
-        Some(outcome)
-    }
-
-    fn read(
-        &mut self,
-        source: &mut dyn ByteStream,
-        receiver: &mut Receiver,
-        stop: &Stop,
-        meanwhile: &mut dyn FnMut(&mut Receiver),
-    ) -> Option<Outcome> {
         let draining = stop.requested();
         match receiver.make_room(4096) {
             Ok(Room::Made) => {}
@@ -119,40 +104,47 @@ impl Pump {
         let Some(buf) = space.get_mut(..room) else {
             return Some(Outcome::WriterGone);
         };
-        match source.read(buf, draining) {
-            Ok(Arrival::Bytes(n)) => {
-                receiver.received(n, n == room, now_ns());
-                if draining {
-                    self.drained += n as u64;
-                    if self.drained > DRAIN_BYTES {
-                        return Some(Outcome::Stopped);
+        let outcome = 'ended: {
+            match source.read(buf, draining) {
+                Ok(Arrival::Bytes(n)) => {
+                    receiver.received(n, n == room, now_ns());
+                    if draining {
+                        self.drained += n as u64;
+                        if self.drained > DRAIN_BYTES {
+                            break 'ended Outcome::Stopped;
+                        }
+                    }
+                    self.last_byte = Instant::now();
+                    if self.last_byte < self.next_look {
+                        return None;
                     }
                 }
-                self.last_byte = Instant::now();
-                if self.last_byte < self.next_look {
-                    return None;
-                }
+                Ok(Arrival::Nothing) if draining => break 'ended Outcome::Stopped,
+                Ok(Arrival::Nothing) => receiver.idle(),
+                Ok(Arrival::End) => break 'ended Outcome::Ended(None),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => return None,
+                Err(e) => break 'ended Outcome::Ended(Some(e.to_string())),
             }
-            Ok(Arrival::Nothing) if draining => return Some(Outcome::Stopped),
-            Ok(Arrival::Nothing) => receiver.idle(),
-            Ok(Arrival::End) => return Some(Outcome::Ended(None)),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return None,
-            Err(e) => return Some(Outcome::Ended(Some(e.to_string()))),
-        }
-        let now = Instant::now();
-        self.next_look = now + Duration::from_millis(50);
-        meanwhile(receiver);
-        if receiver.writer_gone() {
-            return Some(Outcome::WriterGone);
-        }
-        let silent = now.duration_since(self.last_byte);
-        let patience = self.patience;
-        let first_frame_late = patience
-            .first_frame
-            .is_some_and(|p| now.duration_since(self.started) > p)
-            && !self.brought_frames(receiver);
-        let stuck = patience.mid_frame.is_some_and(|p| silent > p) && receiver.pending() > 0;
-        (first_frame_late || stuck || patience.idle.is_some_and(|p| silent > p))
-            .then_some(Outcome::Idle)
+            let now = Instant::now();
+            self.next_look = now + Duration::from_millis(50);
+            meanwhile(receiver);
+            if receiver.writer_gone() {
+                return Some(Outcome::WriterGone);
+            }
+            let silent = now.duration_since(self.last_byte);
+            let patience = self.patience;
+            let first_frame_late = patience
+                .first_frame
+                .is_some_and(|p| now.duration_since(self.started) > p)
+                && !self.brought_frames(receiver);
+            let stuck = patience.mid_frame.is_some_and(|p| silent > p) && receiver.pending() > 0;
+            if !first_frame_late && !stuck && patience.idle.is_none_or(|p| silent <= p) {
+                return None;
+            }
+            Outcome::Idle
+        };
+        receiver.end_of_stream(now_ns());
+        receiver.idle();
+        Some(outcome)
     }
 }

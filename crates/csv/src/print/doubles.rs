@@ -140,21 +140,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::print::python_notation;
-
-    /// `zmij` and the notation alone.
-    fn plainly(value: f64) -> String {
-        let mut buffer = zmij::Buffer::new();
-        let text = buffer.format_finite(value);
-        python_notation(text).unwrap_or_else(|| text.to_owned())
-    }
+    use crate::print::twin::{groups, plainly};
 
     /// Whatever is printed is right.
     fn check(values: impl IntoIterator<Item = f64>) {
-        let mut values: Vec<f64> = values.into_iter().collect();
-        values.resize(values.len().next_multiple_of(LANES), 1.5);
-        for values in values.as_chunks().0 {
-            let group = Doubles::of(values);
+        for values in groups(values, 1.5) {
+            let group = Doubles::of(&values);
             for (lane, value) in values.iter().enumerate() {
                 let mut cell = [0; ROOM];
                 let len = group.put(lane, b'.', &mut cell);
