@@ -6,10 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from tapeline import _native
-from tapeline._sending import Sending
+from tapeline._sending import Sending, amount, destinations, flag, whole
 from tapeline.errors import ConfigError
 from tapeline.recording import open_recording
-from tapeline.urls import parse_destination
 from tapeline.wire import FrameLayout
 
 if TYPE_CHECKING:
@@ -52,27 +51,21 @@ class Replay(Sending):
         connect_timeout_s: float = 10.0,
     ) -> None:
         """Open the recording and start sending."""
-        targets = [parse_destination(url) for url in ([to] if isinstance(to, str) else to)]
-        found = open_recording(path).streams
-        names = list(found) if streams is None else list(streams)
-        for name in names:
-            if name not in found:
-                raise ConfigError(f"no stream {name!r} in {path}; there are: {', '.join(found)}")
-        if len(targets) not in {1, len(names)}:
-            raise ConfigError(f"{len(targets)} destinations for {len(names)} streams; give one, or one for each")
+        targets = destinations(to)
+        chosen = _chosen(path, streams)
+        if len(targets) not in {1, len(chosen)}:
+            raise ConfigError(f"{len(targets)} destinations for {len(chosen)} streams; give one, or one for each")
+        places = list(range(len(chosen))) if len(targets) > 1 else [0] * len(chosen)
+        _one_wire_each(chosen, [targets[place].url for place in places])
         options = {
             "to": [target.as_dict() for target in targets],
-            "streams": [_stream(found[name], i if len(targets) > 1 else 0) for i, name in enumerate(names)],
-            "speed": None if speed == "max" else speed,
-            "datagram_bytes": datagram_bytes,
-            "gso": gso,
-            "connect_timeout_s": connect_timeout_s,
+            "streams": [_stream(stream, place) for stream, place in zip(chosen, places, strict=True)],
+            "speed": None if speed == "max" else _speed(speed),
+            "datagram_bytes": None if datagram_bytes is None else whole("datagram_bytes", datagram_bytes, 1),
+            "gso": flag("gso", gso),
+            "connect_timeout_s": amount("connect_timeout_s", connect_timeout_s),
         }
-        try:
-            text = json.dumps(options, allow_nan=False)
-        except ValueError:
-            raise ConfigError(f"speed is {speed!r}; it must be a number above 0, or 'max'") from None
-        super().__init__(_native.Replay(text))
+        super().__init__(_native.Replay(json.dumps(options)))
 
     def _bytes_in(self, account: dict[str, Any]) -> int:
         return sum(stream["bytes_sent"] for stream in account["streams"])
@@ -109,7 +102,8 @@ def replay(
             order of their names: `tcp://HOST:PORT` (connects), `udp://HOST:PORT`, `file://PATH`, `-`.
         speed: 1.0 keeps the producer's pace (by the timestamps in the frames), 2.0 is twice as fast; "max" is as
             fast as the destination takes it.
-        streams: Names of the streams to send; all if None.
+        streams: Names of the streams to send; all if None. Streams of different wires (frames, register packets,
+            simple register packets) or frame layouts cannot share a destination: no receiver could tell them apart.
         datagram_bytes: Over UDP, put as many frames into a datagram as fit this size; None: one.
         gso: Over UDP, let the kernel cut datagrams out of larger messages: several times cheaper.
         connect_timeout_s: How long to wait for a listener.
@@ -119,7 +113,7 @@ def replay(
         the files that belong to no valid frame) and `destinations` (`url`, `datagrams_sent`, ...).
 
     Raises:
-        ConfigError: A URL, name or number is wrong.
+        ConfigError: A URL, name or number is wrong, or streams of different wires would share a destination.
         TapelineError: There is no recording.
         ReplayError: A destination could not be reached or went away, or a file could not be read.
         OSError: As the operating system gave it.
@@ -135,6 +129,60 @@ def replay(
     )
     with running:
         return running.summary()
+
+
+def _speed(speed: object) -> float:
+    try:
+        factor = amount("speed", speed)
+    except ConfigError:
+        factor = 0.0
+    if factor == 0:
+        raise ConfigError(f"speed is {speed!r}; it must be a finite number above 0, or 'max'")
+    return factor
+
+
+def _chosen(path: str | os.PathLike[str], names: Sequence[str] | None) -> list[Stream]:
+    found = open_recording(path).streams
+    wanted = list(found) if names is None else [names] if isinstance(names, str) else list(names)
+    for place, name in enumerate(wanted):
+        if name not in found:
+            raise ConfigError(f"no stream {name!r} in {path}; there are: {', '.join(found)}")
+        if name in wanted[:place]:
+            raise ConfigError(f"stream {name!r} is named twice")
+    return [found[name] for name in wanted]
+
+
+def _one_wire_each(streams: Sequence[Stream], urls: Sequence[str]) -> None:
+    """Check that what goes to a URL is of one kind: a receiver reads a connection in one way from start to end.
+
+    Raises:
+        ConfigError: It is not; the text names two streams that differ.
+    """
+    first: dict[str, tuple[Stream, tuple[str, str]]] = {}
+    for stream, url in zip(streams, urls, strict=True):
+        wire = _wire(stream)
+        if wire is None:
+            continue
+        other, before = first.setdefault(url, (stream, wire))
+        if wire != before:
+            part = 0 if wire[0] != before[0] else 1
+            raise ConfigError(
+                f"streams {other.name!r} ({before[part]}) and {stream.name!r} ({wire[part]}) cannot share {url}: no "
+                "receiver could tell them apart; choose with --stream NAME (streams=), or give one URL for each stream"
+            )
+
+
+def _wire(stream: Stream) -> tuple[str, str] | None:
+    """What a receiver must know of a stream: its wire and its layout; None where there is nothing to send."""
+    from tapeline._register_stream import RegisterStream
+
+    if isinstance(stream, RegisterStream):
+        return (f"wire={stream.wire}", "") if stream.logs else None
+    if not stream.segments:
+        return None
+    layout = stream.layout or FrameLayout()
+    fields = f"version_flags={layout.version_flags}, length_bytes={layout.length_bytes}, header_crc={layout.header_crc}"
+    return "wire=frame", f"magic {layout.magic.hex()}, {fields.lower()}"
 
 
 def _stream(stream: Stream, to: int) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from tests.system._processes import Running, tapeline
 from tests.system._sending import Receiver, frame, frames, recorded
 
 from tapeline import wire
-from tapeline.simulate import simulate_radar
+from tapeline.errors import ConfigError
+from tapeline.replay import replay
+from tapeline.simulate import battery, simulate_radar
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,60 @@ def test_wrong_options_are_exit_code_2_and_named(recording, words, names):
     assert done.returncode == 2
     assert names in done.stderr
     assert done.stdout == ""
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """A stream of frames, one of another layout, and one of register packets, in one recording."""
+    directory = tmp_path_factory.mktemp("mixed")
+    (directory / "a.dat").write_bytes(b"".join(frames(20)))
+    short = wire.FrameLayout(version_flags=2)
+    (directory / "b.dat").write_bytes(
+        b"".join(wire.encode_frame(b"x" * 50, sequence=n, timestamp_ns=10**18 + n, layout=short) for n in range(20))
+    )
+    battery(f"file://{directory}/rack.pkt", packets=20)
+    done = tapeline(
+        "record", "--stream", f"a=file://{directory}/a.dat", "--stream", f"b=file://{directory}/b.dat?version_flags=2",
+        "--stream", f"rack=file://{directory}/rack.pkt?wire=packet", "--out", directory / "run",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+def test_wires_do_not_mix_in_one_connection(mixed, tmp_path):
+    out = tmp_path / "out"
+    for chosen, differ in (
+        (["a", "rack"], ("'a' (wire=frame)", "'rack' (wire=packet)")),
+        (["a", "b"], ("version_flags=4", "version_flags=2")),
+    ):
+        words = [word for name in chosen for word in ("--stream", name)]
+        done = tapeline("replay", mixed / "run", "--to", f"file://{out}", "--speed", "max", *words)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert all(text in done.stderr for text in (*differ, "--stream"))
+    with pytest.raises(ConfigError, match=r"'a'.*'b'.*streams="):
+        replay(mixed / "run", f"file://{out}", speed="max")
+    assert not out.exists()
+
+
+def test_each_wire_to_its_own_url(mixed, tmp_path):
+    urls = [f"file://{tmp_path}/{name}" for name in "abc"]
+    done = tapeline("replay", mixed / "run", "--to", *urls, "--speed", "max")
+    assert done.returncode == 0, done.stderr
+    for name, source in zip("abc", ("a.dat", "b.dat", "rack.pkt"), strict=True):
+        assert (tmp_path / name).read_bytes() == (mixed / source).read_bytes()
+    done = tapeline("replay", mixed / "run", "--to", urls[0], "--speed", "max", "--stream", "rack")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a").read_bytes() == (mixed / "rack.pkt").read_bytes()
+
+
+def test_streams_and_files_are_named_once(recording, tmp_path):
+    url = f"file://{tmp_path}/x"
+    with pytest.raises(ConfigError, match="'a' is named twice"):
+        replay(recording, url, streams=["a", "a"])
+    with pytest.raises(ConfigError, match="more than once"):
+        replay(recording, [url, url])
+    assert not (tmp_path / "x").exists()
 
 
 def test_nobody_listening_is_exit_code_1(recording):

@@ -85,6 +85,15 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
     assert a != b
 
 
+def test_clients_share_a_file_in_whole_packets(tmp_path):
+    path = tmp_path / "x.pkt"
+    truth = battery(f"file://{path}", clients=4, packets=5000, count=20)
+    assert truth["total"]["bytes_sent"] == path.stat().st_size
+    packets, image = received(path.read_bytes())
+    assert len(packets) == 20_000
+    assert image.digest() == truth["image_digest"]
+
+
 def test_a_signal_ends_it_and_the_account_is_of_what_was_sent(tmp_path):
     path = tmp_path / "x.pkt"
     with Running("simulate", "battery", "--to", f"file://{path}", "--duration", "60s", "--rate", 1000, "--json") as run:

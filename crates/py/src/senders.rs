@@ -64,6 +64,11 @@ macro_rules! sender {
                 self.with(py, |core| core.as_ref().map(<$core>::bytes_sent))
             }
 
+            /// URLs of named pipes for which it has begun to wait for a reader, each told once.
+            fn take_unread(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+                self.with(py, |core| core.as_ref().map(<$core>::take_unread))
+            }
+
             /// Wait for the end and give the account as JSON.
             fn finish(&self, py: Python<'_>) -> PyResult<String> {
                 let summary = self.with(py, |core| core.take().map(<$core>::finish))?;

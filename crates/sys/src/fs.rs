@@ -92,6 +92,33 @@ pub fn open_input(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Opens a destination for writing, created or emptied, and does not wait for a named pipe to get a reader: `None`, as
+/// long as it has none. Writing to a pipe or terminal that takes no more is `WouldBlock`.
+///
+/// # Errors
+/// What the system says.
+pub fn open_output(path: &Path) -> io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+        options.custom_flags(libc::O_NONBLOCK);
+        match options.open(path) {
+            // Also what sockets and devices without a driver say.
+            Err(error)
+                if error.raw_os_error() == Some(libc::ENXIO)
+                    && path.metadata()?.file_type().is_fifo() =>
+            {
+                Ok(None)
+            }
+            opened => opened.map(Some),
+        }
+    }
+    #[cfg(not(unix))]
+    options.open(path).map(Some)
+}
+
 /// Writes all of `parts`, in as few calls as the system allows (`IOV_MAX` parts a call).
 ///
 /// # Errors

@@ -19,6 +19,11 @@ impl Interest {
         readable: true,
         writable: false,
     };
+    /// Writing only.
+    pub const WRITE: Self = Self {
+        readable: false,
+        writable: true,
+    };
 }
 
 /// Something that is ready.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from tapeline.cli._output import note, progress
 from tapeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from tapeline._sending import Sending
 
+_LOOK_S = 0.25
 T = TypeVar("T")
 S = TypeVar("S", bound="Sending")
 
@@ -87,3 +89,12 @@ def sending(start: Callable[[], S]) -> Iterator[S]:
         if came:
             running.stop()
         yield running
+
+
+def finished(running: Sending) -> None:
+    """Wait for the end, with progress while a person watches; a pipe that nobody reads is told."""
+    with progress("sending") as advance:
+        while not running.wait(_LOOK_S):
+            advance(running.bytes_sent())
+            for url in running.take_unread():
+                note(f"tapeline: waiting for a reader of {url}")

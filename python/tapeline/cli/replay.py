@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import click
 
-from tapeline.cli._output import Outcome, emit, emit_json, interactive, note, progress, size, table
-from tapeline.cli._sending import ManyUrls, quantity, sending
+from tapeline.cli._output import Outcome, emit, emit_json, interactive, note, size, table
+from tapeline.cli._sending import ManyUrls, finished, quantity, sending
 from tapeline.errors import ConfigError
 from tapeline.quantities import parse_duration, parse_size
 
@@ -60,9 +60,8 @@ def replay(
         gso=gso,
         connect_timeout_s=quantity("--connect-timeout", parse_duration, connect_timeout),
     )
-    with sending(start) as running, progress("sending") as advance:
-        while not running.wait(0.25):
-            advance(running.bytes_sent())
+    with sending(start) as running:
+        finished(running)
     try:
         summary = running.summary()
         skipped = any(stream["bytes_skipped"] for stream in summary["streams"])

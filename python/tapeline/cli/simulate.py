@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from tapeline.cli._output import Outcome, emit, emit_json, interactive, note, progress, size, table
-from tapeline.cli._sending import ManyUrls, quantity, sending
+from tapeline.cli._output import Outcome, emit, emit_json, interactive, note, size, table
+from tapeline.cli._sending import ManyUrls, finished, quantity, sending
 from tapeline.quantities import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -189,9 +189,8 @@ def _send(
     from tapeline.simulate import SendError
 
     to_stdout = "-" in urls
-    with sending(start) as simulation, progress("sending") as advance:
-        while not simulation.wait(0.25):
-            advance(simulation.bytes_sent())
+    with sending(start) as simulation:
+        finished(simulation)
     try:
         truth = simulation.truth()
         outcome = Outcome.DONE

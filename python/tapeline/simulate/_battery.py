@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from tapeline import _native
+from tapeline._sending import amount, destinations, flag, whole
 from tapeline.errors import ConfigError
-from tapeline.simulate._simulation import Simulation, options_json, whole
-from tapeline.urls import parse_destination
+from tapeline.simulate._simulation import Simulation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,7 @@ DEFAULT_COUNT = 8
 DEFAULT_REGISTERS = 1024
 _MOST_REGISTERS = 65_536
 _MOST_CLIENTS = 1024
+_LEAST_RATE_HZ = 1e-300  # what is less has no delay that a float can hold
 _LAST_TIME_US = ((1 << 64) - 1) // 1000
 # 2026-01-01: where the times of a run begin that is to be repeatable
 _SEEDED_START_US = 1_767_225_600_000_000
@@ -54,36 +56,33 @@ class BatterySimulation(Simulation):
         image: bool = False,
     ) -> None:
         """Start sending; see `simulate_battery` for the options."""
-        targets = [parse_destination(url) for url in ([to] if isinstance(to, str) else to)]
-        low, high = (count, count) if isinstance(count, int) else count
-        if rate_hz and delay_s:
-            raise ConfigError("delay and rate exclude each other")
-        if not rate_hz >= 0:
-            raise ConfigError(f"rate is {rate_hz}; it must be 0 or more")
+        targets = destinations(to)
+        least, most = _count(count)
         if start_us is None and seed is not None:
             start_us = _SEEDED_START_US
-        most = whole("count", high, 0, _MOST_REGISTERS)
         options = {
             "to": [target.as_dict() for target in targets],
             "clients": len(targets) if clients is None else whole("clients", clients, 1, _MOST_CLIENTS),
             "packets": None if packets is None else whole("packets", packets, 0),
-            "duration_s": duration_s,
-            "count_min": whole("count", low, 0, most),
+            "duration_s": None if duration_s is None else amount("duration_s", duration_s),
+            "count_min": least,
             "count_max": most,
             "registers": max(DEFAULT_REGISTERS, most)
             if registers is None
             else whole("registers", registers, 1, _MOST_REGISTERS),
-            "delay_s": 1.0 / rate_hz if rate_hz else delay_s,
-            "random": bool(random),
+            "delay_s": _delay(delay_s, rate_hz),
+            "random": flag("random", random),
             "full_every": whole("full_every", full_every, 0),
             "wire": wire,
             "seed": 0 if seed is None else whole("seed", seed, 0),
             "start_us": None if start_us is None else whole("start_us", start_us, 0, _LAST_TIME_US),
-            "datagram_bytes": None if datagram_bytes is None else whole("datagram", datagram_bytes, 1),
-            "connect_timeout_s": connect_timeout_s,
-            "image": bool(image),
+            "datagram_bytes": None if datagram_bytes is None else whole("datagram_bytes", datagram_bytes, 1),
+            "connect_timeout_s": amount("connect_timeout_s", connect_timeout_s),
+            "image": flag("image", image),
         }
-        super().__init__(_native.BatterySimulation(options_json(options)), "clients")
+        if wire not in ("packet", "simple"):
+            raise ConfigError(f"wire is {wire!r}; it must be 'packet' or 'simple'")
+        super().__init__(_native.BatterySimulation(json.dumps(options)), "clients")
 
 
 def simulate_battery(
@@ -165,3 +164,26 @@ def simulate_battery(
     )
     with simulation:
         return simulation.truth()
+
+
+def _count(count: int | tuple[int, int]) -> tuple[int, int]:
+    """The fewest and the most registers of a packet."""
+    if not isinstance(count, (tuple, list)):
+        number = whole("count", count, 0, _MOST_REGISTERS)
+        return number, number
+    if len(count) != 2:
+        raise ConfigError(f"count is {count!r}; it must be a number, or the fewest and the most")
+    most = whole("count", count[1], 0, _MOST_REGISTERS)
+    return whole("count", count[0], 0, most), most
+
+
+def _delay(delay_s: float, rate_hz: float) -> float:
+    """Seconds between two packets, given as such or as a rate."""
+    delay, rate = amount("delay_s", delay_s), amount("rate_hz", rate_hz)
+    if rate == 0:
+        return delay
+    if delay:
+        raise ConfigError(f"delay_s is {delay_s!r} and rate_hz is {rate_hz!r}; they exclude each other")
+    if rate < _LEAST_RATE_HZ:
+        raise ConfigError(f"rate_hz is {rate_hz!r}; it must be 0 (no limit), or {_LEAST_RATE_HZ:g} or more")
+    return 1.0 / rate

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tapeline import _native
-from tapeline.simulate._simulation import Simulation, options_json, whole
-from tapeline.urls import parse_destination
+from tapeline._sending import amount, destinations, flag, whole
+from tapeline.errors import ConfigError
+from tapeline.simulate._simulation import Simulation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEFAULT_FRAMES = 10_000
 DEFAULT_PAYLOAD_BYTES = 1400
+MOST_PAYLOAD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +68,26 @@ class RadarSimulation(Simulation):
         connect_timeout_s: float = 10.0,
     ) -> None:
         """Start sending; see `simulate_radar` for the options."""
-        targets = [parse_destination(url) for url in ([to] if isinstance(to, str) else to)]
-        count = max(4, len(targets)) if streams is None else streams
+        targets = destinations(to)
+        if faults is not None and not isinstance(faults, FaultRates):
+            raise ConfigError(f"faults is {type(faults).__name__}; it must be FaultRates or None")
         options = {
             "to": [target.as_dict() for target in targets],
-            "streams": whole("streams", count, 1, 65_535),
+            "streams": max(4, len(targets)) if streams is None else whole("streams", streams, 1, 65_535),
             "frames": None if frames is None else whole("frames", frames, 0),
-            "duration_s": duration_s,
-            "payload_bytes": whole("payload", payload_bytes, 1),
-            "rate_hz": rate_hz,
+            "duration_s": None if duration_s is None else amount("duration_s", duration_s),
+            "payload_bytes": whole("payload_bytes", payload_bytes, 1, MOST_PAYLOAD_BYTES),
+            "rate_hz": amount("rate_hz", rate_hz),
             "periodic": whole("periodic", periodic, 0),
-            "faults": asdict(faults or FaultRates()),
+            "faults": {name: amount(name, value, 1) for name, value in asdict(faults or FaultRates()).items()},
             "seed": whole("seed", seed, 0),
             "first_sequence": whole("first_sequence", first_sequence, 0, 1 << 63),
             "start_ns": None if start_ns is None else whole("start_ns", start_ns, 0),
-            "datagram_bytes": None if datagram_bytes is None else whole("datagram", datagram_bytes, 1),
-            "gso": gso,
-            "connect_timeout_s": connect_timeout_s,
+            "datagram_bytes": None if datagram_bytes is None else whole("datagram_bytes", datagram_bytes, 1),
+            "gso": flag("gso", gso),
+            "connect_timeout_s": amount("connect_timeout_s", connect_timeout_s),
         }
-        super().__init__(_native.RadarSimulation(options_json(options)), "destinations")
+        super().__init__(_native.RadarSimulation(json.dumps(options)), "destinations")
 
 
 def simulate_radar(

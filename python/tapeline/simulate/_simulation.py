@@ -1,12 +1,10 @@
-"""What the simulations share: their account, and how their options are checked."""
+"""What the simulations share: their account."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from tapeline._sending import Sending
-from tapeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from tapeline._sending import Native
@@ -52,26 +50,3 @@ class Simulation(Sending):
             texts = dict.fromkeys(f"{sender['url']}: {sender['error']}" for sender in failed)
             raise SendError("; ".join(texts), truth)
         return truth
-
-
-def options_json(options: dict[str, Any]) -> str:
-    """The text the compiled simulations take.
-
-    Raises:
-        ConfigError: A number is not finite.
-    """
-    try:
-        return json.dumps(options, allow_nan=False)
-    except ValueError:
-        raise ConfigError("a rate, probability or time is not a finite number") from None
-
-
-def whole(name: str, value: object, least: int, most: int = (1 << 64) - 1) -> int:
-    """Check a whole number.
-
-    Raises:
-        ConfigError: It is none, or out of its range.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ConfigError(f"{name} is {value!r}; it must be a whole number from {least} to {most}")
-    return value

@@ -230,6 +230,11 @@ impl Replay {
         self.threads.stop();
     }
 
+    /// URLs of named pipes for which it has begun to wait for a reader, each told once.
+    pub fn take_unread(&self) -> Vec<String> {
+        self.threads.take_unread()
+    }
+
     /// Bytes given to the system so far.
     pub fn bytes_sent(&self) -> u64 {
         self.threads.sent_bytes()
@@ -337,7 +342,7 @@ impl Player {
     fn run(mut self, shared: &Shared) -> (Vec<(usize, ReplayedStream)>, ReplayedDestination) {
         let patience =
             Duration::try_from_secs_f64(self.options.connect_timeout_s).unwrap_or_default();
-        let error = Sink::open(&self.target, patience, &shared.stop)
+        let error = Sink::open(&self.target, patience, shared)
             .and_then(|mut sink| self.play(&mut sink, shared))
             .err();
         let url = self.target.url;

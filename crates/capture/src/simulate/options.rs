@@ -110,7 +110,7 @@ impl RadarOptions {
         }
         if self.payload_bytes == 0 || self.payload_bytes as u64 > layout.max_payload() {
             return Err(format!(
-                "payload is {} bytes; allowed are 1 to {}",
+                "payload_bytes is {}; allowed are 1 to {}",
                 self.payload_bytes,
                 layout.max_payload()
             ));
@@ -123,8 +123,8 @@ impl RadarOptions {
             }
         }
         for (name, value) in [
-            ("rate", self.rate_hz),
-            ("connect timeout", self.connect_timeout_s),
+            ("rate_hz", self.rate_hz),
+            ("connect_timeout_s", self.connect_timeout_s),
         ] {
             if !(value >= 0.0 && value.is_finite()) {
                 return Err(format!("{name} is {value}; it must be 0 or more"));
@@ -134,14 +134,14 @@ impl RadarOptions {
             .duration_s
             .is_some_and(|seconds| !(seconds >= 0.0 && seconds.is_finite()))
         {
-            return Err("duration must be 0 seconds or more".to_owned());
+            return Err("duration_s must be 0 seconds or more".to_owned());
         }
         let udp = self.to.iter().any(|target| target.kind == TargetKind::Udp);
         let frame_bytes = layout.header_bytes() + self.payload_bytes;
         let limit = self.datagram_bytes.unwrap_or(MAX_PAYLOAD_BYTES);
         if udp && (frame_bytes > limit || limit > MAX_PAYLOAD_BYTES) {
             return Err(format!(
-                "a datagram of at most {limit} bytes: it must hold a frame ({frame_bytes} bytes) and not exceed {MAX_PAYLOAD_BYTES}"
+                "datagram_bytes is {limit}: a datagram must hold a frame ({frame_bytes} bytes) and not exceed {MAX_PAYLOAD_BYTES}"
             ));
         }
         Ok(())

@@ -133,6 +133,11 @@ impl RadarSimulation {
         self.threads.stop();
     }
 
+    /// URLs of named pipes for which it has begun to wait for a reader, each told once.
+    pub fn take_unread(&self) -> Vec<String> {
+        self.threads.take_unread()
+    }
+
     /// Bytes given to the system so far.
     pub fn bytes_sent(&self) -> u64 {
         self.threads.sent_bytes()
@@ -179,7 +184,7 @@ impl Worker {
         let error = Sink::open(
             &self.target,
             patience.min(Duration::from_secs(1 << 30)),
-            &shared.stop,
+            shared,
         )
         .and_then(|mut sink| {
             let pace = Pace::new(self.options.rate_hz, self.options.start_ns);

@@ -1,7 +1,7 @@
 //! Destinations: gathering writes to connections and files, datagrams to UDP.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, IoSlice, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
@@ -10,9 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tapeline_sys::fs::open_output;
+use tapeline_sys::poll::{Interest, Poller};
 use tapeline_sys::udp::{Message, UdpSender, max_segments};
 
 use super::options::{Target, TargetKind};
+use super::threads::Shared;
 
 /// Parts of one gathering write (`IOV_MAX` on Linux).
 const MOST_PARTS: usize = 1024;
@@ -31,11 +34,12 @@ pub(crate) enum Sink {
 }
 
 impl Sink {
-    /// Opens `target`. A connection is tried until someone listens, `patience` has passed, or `stop` is set.
+    /// Opens `target`. A connection is tried until someone listens, `patience` has passed, or a stop is asked for; a
+    /// named pipe until someone reads, or that stop.
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn open(target: &Target, patience: Duration, stop: &AtomicBool) -> io::Result<Self> {
+    pub(crate) fn open(target: &Target, patience: Duration, shared: &Shared) -> io::Result<Self> {
         let missing = || {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -51,7 +55,7 @@ impl Sink {
                 )?))
             }
             TargetKind::Tcp => {
-                let stream = connect(target.address.ok_or_else(missing)?, patience, stop)?;
+                let stream = connect(target.address.ok_or_else(missing)?, patience, &shared.stop)?;
                 stream.set_nodelay(true)?;
                 stream.set_write_timeout(Some(LOOK))?;
                 Ok(Self::Stream(Box::new(stream)))
@@ -61,7 +65,7 @@ impl Sink {
                 Ok(Self::Stream(if path == Path::new("-") {
                     standard_output()?
                 } else {
-                    Box::new(create(path)?)
+                    create(path, &target.url, shared)?
                 }))
             }
         }
@@ -176,12 +180,60 @@ fn connect(address: SocketAddr, patience: Duration, stop: &AtomicBool) -> io::Re
     }
 }
 
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(path)
+/// Creates or empties a file, or opens a pipe or device.
+fn create(path: &Path, url: &str, shared: &Shared) -> io::Result<Box<dyn Write + Send>> {
+    let mut told = false;
+    let file = loop {
+        if let Some(file) = open_output(path)? {
+            break file;
+        }
+        if shared.stopped() {
+            return Err(io::Error::new(
+                io::ErrorKind::Interrupted,
+                "stopped while nobody read the pipe",
+            ));
+        }
+        if !told {
+            shared.waits_for_reader(url);
+            told = true;
+        }
+        thread::sleep(RETRY);
+    };
+    let mut poller = Poller::new()?;
+    // What cannot be waited for (a file, the null device) does not block.
+    let waits = !file.metadata()?.is_file() && poller.add(&file, 0, Interest::WRITE).is_ok();
+    Ok(if waits {
+        Box::new(Pipe { file, poller })
+    } else {
+        Box::new(file)
+    })
+}
+
+/// A pipe or terminal, written to when it has room, so that a stop need not wait for its reader.
+struct Pipe {
+    file: File,
+    poller: Poller,
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(bytes)])
+    }
+
+    /// `WouldBlock` when there was no room for a moment.
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self.file.write_vectored(parts) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.poller.wait(&mut Vec::new(), LOOK)?;
+                self.file.write_vectored(parts)
+            }
+            result => result,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Standard output without the standard library's line buffer.

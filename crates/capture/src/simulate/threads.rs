@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
@@ -18,11 +18,19 @@ pub(crate) struct Shared {
     pub(crate) stop: AtomicBool,
     /// Bytes sent by all threads.
     pub(crate) sent_bytes: AtomicU64,
+    /// Destinations that wait for a reader, and were not told yet.
+    unread: Mutex<Vec<String>>,
 }
 
 impl Shared {
     pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Notes that nobody reads a destination.
+    pub(crate) fn waits_for_reader(&self, url: &str) {
+        let mut unread = self.unread.lock().unwrap_or_else(PoisonError::into_inner);
+        unread.push(url.to_owned());
     }
 }
 
@@ -92,6 +100,12 @@ impl<R: Send + 'static> Threads<R> {
 
     pub(crate) fn sent_bytes(&self) -> u64 {
         self.shared.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Destinations that have begun to wait for a reader since this was last asked.
+    pub(crate) fn take_unread(&self) -> Vec<String> {
+        let unread = &self.shared.unread;
+        std::mem::take(&mut unread.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Waits for the end; the results in the order of starting, and the time since the first start.

@@ -9,7 +9,7 @@ mod rack;
 
 use std::{
     io::{self, IoSlice},
-    sync::atomic::Ordering,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -22,7 +22,7 @@ pub use options::BatteryOptions;
 use rack::Rack;
 
 use super::{
-    options::Target,
+    options::{Target, TargetKind},
     pace::Pace,
     send::{Piece, Sink, pack},
     threads::{Shared, Threads},
@@ -131,10 +131,17 @@ impl BatterySimulation {
     pub fn start(options: &BatteryOptions) -> Result<Self, String> {
         let kind = options.check()?;
         let mut threads = Threads::new();
-        for (client, target) in (0..options.clients).zip(options.to.iter().cycle()) {
+        let files: Vec<Arc<Outlet>> = options.to.iter().map(|_| Arc::default()).collect();
+        for (client, (target, file)) in
+            (0..options.clients).zip(options.to.iter().zip(&files).cycle())
+        {
             let worker = Client {
                 options: options.clone(),
                 target: target.clone(),
+                outlet: match target.kind {
+                    TargetKind::File => Arc::clone(file),
+                    TargetKind::Tcp | TargetKind::Udp => Arc::default(),
+                },
                 rack: Rack::new(options, kind, client),
                 total: BatteryTotal::default(),
                 times: None,
@@ -160,6 +167,11 @@ impl BatterySimulation {
     /// Asks the threads to end after what they are sending now.
     pub fn stop(&self) {
         self.threads.stop();
+    }
+
+    /// URLs of named pipes for which it has begun to wait for a reader, each told once.
+    pub fn take_unread(&self) -> Vec<String> {
+        self.threads.take_unread()
     }
 
     /// Bytes given to the system so far.
@@ -216,10 +228,46 @@ impl BatteryTotal {
     }
 }
 
+/// Where a client sends to: a connection of its own, or a file that all clients of its URL write to in turn, whole
+/// packets each.
+#[derive(Default)]
+struct Outlet(Mutex<Option<io::Result<Sink>>>);
+
+impl Outlet {
+    /// Opens it, if nobody has, and lends it; after an error it is closed, because a packet may have been cut.
+    fn with<T>(
+        &self,
+        open: impl FnOnce() -> io::Result<Sink>,
+        send: impl FnOnce(&mut Sink) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = match place.get_or_insert_with(open) {
+            Ok(sink) => send(sink),
+            // An error cannot be copied; the system's number can.
+            Err(error) => Err(error.raw_os_error().map_or_else(
+                || io::Error::new(error.kind(), error.to_string()),
+                io::Error::from_raw_os_error,
+            )),
+        };
+        if let Err(error) = &result
+            && matches!(*place, Some(Ok(_)))
+        {
+            *place = Some(Err(io::Error::new(error.kind(), error.to_string())));
+        }
+        result
+    }
+}
+
+/// What a client says that was never opened; no client sends before it is.
+fn closed() -> io::Result<Sink> {
+    Err(io::ErrorKind::NotConnected.into())
+}
+
 /// What one thread owns.
 struct Client {
     options: BatteryOptions,
     target: Target,
+    outlet: Arc<Outlet>,
     rack: Rack,
     total: BatteryTotal,
     /// First and last, in us.
@@ -231,9 +279,10 @@ impl Client {
         let patience = Duration::try_from_secs_f64(self.options.connect_timeout_s)
             .unwrap_or(Duration::MAX)
             .min(Duration::from_secs(1 << 30));
-        let error = Sink::open(&self.target, patience, &shared.stop)
-            .and_then(|mut sink| self.send_all(&mut sink, shared))
-            .err();
+        let opened = self
+            .outlet
+            .with(|| Sink::open(&self.target, patience, shared), |_| Ok(()));
+        let error = opened.and_then(|()| self.send_all(shared)).err();
         let account = ClientAccount {
             url: self.target.url,
             source_type: self.rack.source.kind as u8,
@@ -254,7 +303,7 @@ impl Client {
         }
     }
 
-    fn send_all(&mut self, sink: &mut Sink, shared: &Shared) -> io::Result<()> {
+    fn send_all(&mut self, shared: &Shared) -> io::Result<()> {
         let rate_hz = if self.options.delay_s > 0.0 {
             1.0 / self.options.delay_s
         } else {
@@ -269,7 +318,7 @@ impl Client {
             .options
             .duration_s
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let datagrams = matches!(sink, Sink::Datagrams(_));
+        let datagrams = self.target.kind == TargetKind::Udp;
         let (mut batch, mut ends, mut messages) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             let done = self.rack.packets();
@@ -294,9 +343,10 @@ impl Client {
                 let time_us = time_ns / NS_PER_US;
                 self.times = Some((self.times.map_or(time_us, |times| times.0), time_us));
             }
-            match sink {
+            self.total.datagrams_sent += self.outlet.with(closed, |sink| match sink {
                 Sink::Stream(writer) => {
                     Sink::write_all(&mut **writer, &mut [IoSlice::new(&batch)], &shared.stop)?;
+                    Ok(0)
                 }
                 Sink::Datagrams(sender) => {
                     let packets = slices(&batch, &ends);
@@ -306,11 +356,12 @@ impl Client {
                         alone: false,
                     });
                     let limit = self.options.datagram_bytes;
-                    self.total.datagrams_sent += pack(pieces, limit, false, &mut messages);
+                    let datagrams = pack(pieces, limit, false, &mut messages);
                     let messages: &Vec<Message> = &messages;
                     sender.send_messages(&packets, messages)?;
+                    Ok(datagrams)
                 }
-            }
+            })?;
             self.total.bytes_sent += batch.len() as u64;
             shared
                 .sent_bytes

@@ -82,9 +82,9 @@ impl BatteryOptions {
             ));
         }
         let times = [
-            ("delay", Some(self.delay_s)),
-            ("duration", self.duration_s),
-            ("connect timeout", Some(self.connect_timeout_s)),
+            ("delay_s", Some(self.delay_s)),
+            ("duration_s", self.duration_s),
+            ("connect_timeout_s", Some(self.connect_timeout_s)),
         ];
         for (name, value) in times {
             if value.is_some_and(|value| !(value >= 0.0 && value.is_finite())) {
@@ -100,7 +100,7 @@ impl BatteryOptions {
         let udp = self.to.iter().any(|target| target.kind == TargetKind::Udp);
         if udp && (kind.packet_bytes(largest) > limit || limit > MAX_PAYLOAD_BYTES) {
             return Err(format!(
-                "a datagram of at most {limit} bytes: it must hold a packet ({} bytes) and not exceed {MAX_PAYLOAD_BYTES}",
+                "datagram_bytes is {limit}: a datagram must hold a packet ({} bytes) and not exceed {MAX_PAYLOAD_BYTES}",
                 kind.packet_bytes(largest)
             ));
         }
