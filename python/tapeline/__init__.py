@@ -3,12 +3,15 @@
 Importing this module loads nothing heavy: the names below are imported when they are first used.
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
-from tapeline._native import __version__
 from tapeline.errors import ConfigError, ConvertError, RecorderError, TapelineError
 
+TYPE_CHECKING = False  # importing `typing` for it would take longer than all the rest of this module
 if TYPE_CHECKING:
+    from typing import Any
+
+    from tapeline._native import __version__
     from tapeline.config import RecorderConfig
     from tapeline.conversion import ConvertReport, convert
     from tapeline.recorder import Recorder
@@ -32,6 +35,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "__version__": "tapeline._native",
     "ConvertReport": "tapeline.conversion",
     "Recorder": "tapeline.recorder",
     "RecorderConfig": "tapeline.config",

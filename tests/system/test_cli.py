@@ -32,6 +32,22 @@ def test_help_loads_no_command_and_nothing_heavy():
     assert not {m for m in loaded if m.startswith("tapeline.cli.")} - {"tapeline.cli.main", "tapeline.cli._output"}
 
 
+@pytest.mark.parametrize("module", ["tapeline.cli", "click", "tapeline.cli._output", "tapeline._native"])
+def test_an_interrupt_while_it_starts_is_quiet(module):
+    code = f"""
+import runpy, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+sys.argv[:] = ["tapeline", "--version"]
+runpy.run_module("tapeline", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
+
+
 def test_public_names_are_there_when_asked_for():
     import tapeline
 
