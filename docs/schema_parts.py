@@ -148,6 +148,7 @@ PACKET = {
     "seq": an_int("Sequence of the packet, 0 to 255."),
 }
 CELLS = a_map("One row: column name to value; NaN is null, infinities are ±1e999.", anything("A value."))
+UNFINISHED = a_bool("A source is a BCSV file that was cut, or that its writer has not closed.")
 SINK = a_map("Counts and state of a sink; see the guide to registers.", anything("A value."))
 
 

@@ -41,6 +41,7 @@ from schema_parts import (
     ROWS,
     SENT,
     SINK,
+    UNFINISHED,
 )
 
 SCHEMAS: dict[str, Output] = {
@@ -162,6 +163,7 @@ SCHEMAS: dict[str, Output] = {
                         "", {"name": a_text("Name."), "type": a_text("Type it has."), "cast": a_text("Type it gets.")}
                     ),
                 ),
+                "unfinished": UNFINISHED,
             },
             {
                 "path": a_text("The file written, if one was."),
@@ -180,6 +182,7 @@ SCHEMAS: dict[str, Output] = {
                     "path": a_text("The file written."),
                     "rows_read": an_int("Rows of the source."),
                     "rows_kept": an_int("Rows written."),
+                    "unfinished": UNFINISHED,
                 },
             ),
             CELLS,
@@ -207,7 +210,7 @@ SCHEMAS: dict[str, Output] = {
     ),
     "sql": Output(
         "one object per row; one object with --output",
-        one_of("", an_object("With --output.", {"path": a_text("The file written.")}), CELLS),
+        one_of("", an_object("With --output.", {"path": a_text("The file written."), "unfinished": UNFINISHED}), CELLS),
     ),
     "info": Output(ONE, one_of("", INFO_BCSV, INFO_RECORDING)),
     "cat": Output(
@@ -265,7 +268,7 @@ SCHEMAS: dict[str, Output] = {
                 "decimal": a_text("Decimal separator of the CSV file read.", null=True),
                 "gaps": a_list("Damaged rows that were left out.", ROWS),
                 "bytes_skipped": an_int("Damaged bytes of logs of register packets left out."),
-                "unfinished": a_bool("The source is a BCSV file that was cut, or that its writer has not closed."),
+                "unfinished": UNFINISHED,
                 "passes": an_int("Times that the source was read."),
                 "bytes_read": an_int("Size of the source."),
                 "bytes_written": an_int("Size of the output."),

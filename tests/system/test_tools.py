@@ -44,6 +44,45 @@ def test_rows_of_every_pair(tmp_path, row_codec, file_codec, command):
     assert len(result(done)) == len(wanted)
 
 
+@pytest.fixture
+def cut(tmp_path):
+    """A BCSV file without an end, its last packet cut."""
+    path = tmp_path / "cut.bcsv"
+    bcsv.write_table({"n": np.arange(100_000)}, path, file_codec="packet", packet_bytes=65_536)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sample", "cut.bcsv", "out.bcsv"),
+        ("sample", "cut.bcsv", "-"),
+        ("cast", "cut.bcsv", "--scan"),
+        ("cast", "cut.bcsv", "out.bcsv"),
+        ("cast", "cut.bcsv", "--in-place"),
+        ("sql", "select max(n) from 'cut.bcsv'"),
+        ("sql", "select n from 'cut.bcsv'", "-o", "out.bcsv"),
+        ("cat", "cut.bcsv"),
+    ],
+    ids=lambda words: f"{words[0]}_{words[-1]}",
+)
+def test_a_source_without_an_end_is_told(tmp_path, cut, words):
+    one_object = words[0] in ("sample", "cast", "sql") and not {"-", "select max(n) from 'cut.bcsv'"} & {*words}
+    done = tapeline(*words, "--json", cwd=tmp_path)
+    told = result(done)
+    assert done.stderr == "tapeline: warning: cut.bcsv has no end: it was cut, or its writer has not closed it\n"
+    if one_object:
+        assert told[0]["unfinished"] is True
+    bcsv.write_table({"n": np.arange(10)}, cut, overwrite=True)
+    (tmp_path / "out.bcsv").unlink(missing_ok=True)
+    done = tapeline(*words, "--json", cwd=tmp_path)
+    told = result(done)
+    assert done.stderr == ""
+    if one_object:
+        assert told[0]["unfinished"] is False
+
+
 def test_head_is_csv_in_a_pipe(log):
     done = tapeline("head", "-n", 2, log)
     assert done.stdout == "time,temp,state\n0,39,a\n1,41,b\n" or done.stdout.startswith("time,temp,state\n0,39.0,a\n")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tapeline.cli._output import escape, table
+from tapeline.cli._output import escape, note, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -105,6 +105,23 @@ def show(stream: pa.RecordBatchReader, words: dict[str, Any], *, left: int = 0) 
         return
     sys.stdout.flush()
     write_text(stream, None, form)
+
+
+def warn_unfinished(*paths: str) -> bool:
+    """Say on stderr which sources are BCSV files without an end; what is missing there nobody can tell.
+
+    Returns:
+        True if there is one: the field `unfinished` with --json, as of `convert`.
+    """
+    from tapeline import _native
+    from tapeline.tools.quick import kind_of
+
+    found = False
+    for path in paths:
+        if kind_of(path) == "bcsv" and _native.BcsvReader(path, "skip", False, 1).complete() is False:
+            note(f"tapeline: warning: {path} has no end: it was cut, or its writer has not closed it")
+            found = True
+    return found
 
 
 def rows_table(names: Sequence[str], rows: Sequence[Sequence[object]], *, header: bool, left: int = 0) -> str:

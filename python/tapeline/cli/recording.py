@@ -11,7 +11,7 @@ import click
 
 from tapeline.cli._output import Outcome, emit, emit_json, escape, size, table
 from tapeline.cli._paths import InPath
-from tapeline.cli._tables import text_options
+from tapeline.cli._tables import text_options, warn_unfinished
 
 if TYPE_CHECKING:
     from tapeline.recording import Frame, Recording, Stream
@@ -133,7 +133,10 @@ def cat(
         first, last = row_range(span)
         if limit is not None:
             last = first + limit if last is None and (first >= 0 or first + limit < 0) else last
-        return print_rows(path, columns, first, last, words, skip_damage=skip_damage)
+        outcome = print_rows(path, columns, first, last, words, skip_damage=skip_damage)
+        if last is None:
+            warn_unfinished(path)
+        return outcome
     if payloads and as_json:
         raise click.UsageError("--payloads and --json exclude each other")
     for stream in _chosen(_open(path), names):

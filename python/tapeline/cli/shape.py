@@ -9,7 +9,7 @@ import click
 
 from tapeline.cli._output import Outcome, emit, emit_json, escape, note, table
 from tapeline.cli._paths import InPath
-from tapeline.cli._tables import codec_options, codecs, column_list, show, text_options
+from tapeline.cli._tables import codec_options, codecs, column_list, show, text_options, warn_unfinished
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,12 +73,14 @@ def sample(
     stream = stream_of(sampler.schema, sampler.run(table_in.scan(sampler.columns)))
     if destination == "-":
         show(stream, words)
+        warn_unfinished(source)
         return Outcome.DONE
     if Path(destination).exists() and Path(destination).samefile(source):
         raise ConfigError(f"{destination}: source and output are the same file")
     write(plain(stream), destination, **codecs(words))
+    counts = {"rows_read": sampler.rows_read, "rows_kept": sampler.rows_kept, "unfinished": warn_unfinished(source)}
     if words["as_json"]:
-        emit_json({"path": destination, "rows_read": sampler.rows_read, "rows_kept": sampler.rows_kept})
+        emit_json({"path": destination, **counts})
     else:
         emit(f"{escape(destination)}: {sampler.rows_kept:,} of {sampler.rows_read:,} rows")
     return Outcome.DONE
@@ -141,12 +143,14 @@ def cast(source: str, destination: str | None, *, scan_only: bool, as_json: bool
     }
     lines = [[n, k, plan.get(n, k)] for n, k in before.items()]
     if scan_only or destination is None:
+        facts["unfinished"] = warn_unfinished(source)
         if as_json:
             emit_json(facts)
         else:
             emit(table(["column", "type", "smallest without loss"], lines, left=3))
         return Outcome.DONE
     caster = Caster(schema, plan, tolerance=words["tolerance"])
+    facts["unfinished"] = warn_unfinished(source)  # first, because --in-place finishes it
     write(plain(stream_of(caster.schema, caster.run(table_in.scan()))), destination, **codecs(words))
     facts.update(path=destination, clamped=caster.clamped, rounded=caster.rounded)
     if as_json:
@@ -261,13 +265,16 @@ def sql(query: str, *, output: str | None, **words: Any) -> Outcome:
 
     stream = tool.run(query)
     if not len(stream.schema):
+        warn_unfinished(*tool.names(query))
         return Outcome.DONE
     if output is None:
         show(plain(stream), words)
+        warn_unfinished(*tool.names(query))
         return Outcome.DONE
     write(plain(stream), output, **codecs(words))
+    unfinished = warn_unfinished(*tool.names(query))
     if words["as_json"]:
-        emit_json({"path": output})
+        emit_json({"path": output, "unfinished": unfinished})
     else:
         emit(escape(output))
     return Outcome.DONE
