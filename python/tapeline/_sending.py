@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _SHOWN_BITS = 256
 _SHOWN_CHARACTERS = 80
+_LEAST_RATE_HZ = 1e-9
 _POLL_S = 0.1  # how often a wait comes up for signals; the compiled wait sleeps in between
 
 
@@ -61,6 +62,18 @@ def amount(name: str, value: object, most: float = math.inf) -> float:
     if not (math.isfinite(number) and 0 <= number <= most):
         limit = "a finite number, 0 or more" if math.isinf(most) else f"a number from 0 to {most:g}"
         raise ConfigError(f"{name} is {_short(value)}; it must be {limit}")
+    return number
+
+
+def rate(name: str, value: object) -> float:
+    """Check a rate in Hz: 0 is no limit, and what is slower than once in thirty years is a mistake.
+
+    Raises:
+        ConfigError: It is none, or out of its range.
+    """
+    number = amount(name, value)
+    if 0 < number < _LEAST_RATE_HZ:
+        raise ConfigError(f"{name} is {_short(value)}; it must be 0 (no limit), or {_LEAST_RATE_HZ:g} or more")
     return number
 
 

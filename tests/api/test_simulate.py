@@ -1,12 +1,14 @@
 """tapeline.simulate and tapeline.replay as functions: options, errors, and what a run says of itself."""
 
+import math
 import socket
+from functools import partial
 
 import pytest
 
 from tapeline.errors import ConfigError
-from tapeline.replay import ReplayError, replay
-from tapeline.simulate import FaultRates, RadarSimulation, simulate_radar
+from tapeline.replay import Replay, ReplayError, replay
+from tapeline.simulate import BatterySimulation, FaultRates, RadarSimulation, simulate_battery, simulate_radar
 
 
 @pytest.fixture
@@ -44,24 +46,65 @@ def test_a_failure_carries_the_account(nobody):
     assert caught.value.truth["total"]["bytes_sent"] == 0
 
 
+NO_AMOUNTS = [math.inf, -math.inf, math.nan, -1, -0.5, 10**400, "5", b"x", [], True, 1j]
+NO_COUNTS = [*NO_AMOUNTS, 0.5, 1 << 64]
+AMOUNTS = ["rate_hz", "duration_s", "connect_timeout_s"]
+RADAR_COUNTS = [
+    "streams",
+    "frames",
+    "payload_bytes",
+    "periodic",
+    "seed",
+    "first_sequence",
+    "start_ns",
+    "datagram_bytes",
+]
+BATTERY_COUNTS = ["clients", "packets", "count", "registers", "full_every", "seed", "start_us", "datagram_bytes"]
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("simulate", "name", "value"),
     [
-        {"streams": 0},
-        {"streams": True},
-        {"frames": -1},
-        {"payload_bytes": 0},
-        {"payload_bytes": 1 << 21},
-        {"seed": 1 << 64},
-        {"rate_hz": float("nan")},
-        {"drop": 1.5},
-        {"garbage": -0.1},
-        {"connect_timeout_s": float("inf")},
+        *[(simulate_radar, name, value) for name in [*AMOUNTS, "drop", "garbage"] for value in NO_AMOUNTS],
+        *[(simulate_battery, name, value) for name in [*AMOUNTS, "delay_s"] for value in NO_AMOUNTS],
+        *[(simulate_radar, name, value) for name in RADAR_COUNTS for value in NO_COUNTS],
+        *[(simulate_battery, name, value) for name in BATTERY_COUNTS for value in NO_COUNTS],
+        *[(simulate, "rate_hz", 5e-324) for simulate in (simulate_radar, simulate_battery)],
+        (simulate_radar, "streams", 0),
+        (simulate_radar, "payload_bytes", 0),
+        (simulate_radar, "payload_bytes", 1 << 21),
+        (simulate_radar, "drop", 1.5),
+        (simulate_radar, "gso", 1),
+        (simulate_battery, "count", (1, 2, 3)),
+        (simulate_battery, "image", "no"),
+        *[(simulate, "to", value) for simulate in (simulate_radar, simulate_battery) for value in (5, [], [5], None)],
     ],
 )
-def test_options_out_of_range_are_refused(options):
-    with pytest.raises(ConfigError):
-        simulate_radar("tcp://127.0.0.1:9", **options)
+def test_options_out_of_range_are_named(tmp_path, simulate, name, value):
+    path = tmp_path / "x"
+    with pytest.raises(ConfigError, match=f"^{name} is .*; it must be"):
+        simulate(**{"to": f"file://{path}", name: value})
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("speed", [0, "fast", None, *NO_AMOUNTS])
+def test_a_speed_out_of_range_is_named(tmp_path, speed):
+    simulate_radar(f"file://{tmp_path}/a.dat", frames=1)
+    with pytest.raises(ConfigError, match=r"^speed is .*above 0, or 'max'"):
+        replay(tmp_path / "a.dat", f"file://{tmp_path}/b.dat", speed=speed)
+    assert not (tmp_path / "b.dat").exists()
+
+
+def test_patience_beyond_all_clocks_is_long_patience(tmp_path, nobody):
+    simulate_radar(f"file://{tmp_path}/a.dat", frames=1)
+    for start in (
+        partial(RadarSimulation, nobody),
+        partial(BatterySimulation, nobody),
+        partial(Replay, tmp_path / "a.dat", nobody),
+    ):
+        with start(connect_timeout_s=1e300) as running:
+            assert not running.wait(0.05)
+            running.stop()
 
 
 def test_a_simulation_in_the_background_stops_when_told(tmp_path):
@@ -89,3 +132,5 @@ def test_a_replay_repeats_a_file_and_carries_its_summary(tmp_path, nobody):
 def test_a_rate_beyond_all_clocks_is_as_fast_as_it_goes(tmp_path):
     truth = simulate_radar(f"file://{tmp_path / 'a.dat'}", streams=1, frames=1000, rate_hz=1e300)
     assert truth["total"]["frames_sent"] == 1000
+    truth = simulate_battery(f"file://{tmp_path / 'a.pkt'}", packets=1000, rate_hz=1e300)
+    assert truth["total"]["packets_sent"] == 1000

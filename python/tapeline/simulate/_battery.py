@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from tapeline import _native
-from tapeline._sending import amount, destinations, flag, whole
+from tapeline._sending import amount, destinations, flag, rate, whole
 from tapeline.errors import ConfigError
 from tapeline.simulate._simulation import Simulation
 
@@ -18,7 +18,6 @@ DEFAULT_COUNT = 8
 DEFAULT_REGISTERS = 1024
 _MOST_REGISTERS = 65_536
 _MOST_CLIENTS = 1024
-_LEAST_RATE_HZ = 1e-300  # what is less has no delay that a float can hold
 _LAST_TIME_US = ((1 << 64) - 1) // 1000
 # 2026-01-01: where the times of a run begin that is to be repeatable
 _SEEDED_START_US = 1_767_225_600_000_000
@@ -179,11 +178,9 @@ def _count(count: int | tuple[int, int]) -> tuple[int, int]:
 
 def _delay(delay_s: float, rate_hz: float) -> float:
     """Seconds between two packets, given as such or as a rate."""
-    delay, rate = amount("delay_s", delay_s), amount("rate_hz", rate_hz)
-    if rate == 0:
+    delay, wanted = amount("delay_s", delay_s), rate("rate_hz", rate_hz)
+    if wanted == 0:
         return delay
     if delay:
         raise ConfigError(f"delay_s is {delay_s!r} and rate_hz is {rate_hz!r}; they exclude each other")
-    if rate < _LEAST_RATE_HZ:
-        raise ConfigError(f"rate_hz is {rate_hz!r}; it must be 0 (no limit), or {_LEAST_RATE_HZ:g} or more")
-    return 1.0 / rate
+    return 1.0 / wanted

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tapeline import _native
-from tapeline._sending import amount, destinations, flag, whole
+from tapeline._sending import amount, destinations, flag, rate, whole
 from tapeline.errors import ConfigError
 from tapeline.simulate._simulation import Simulation
 
@@ -77,7 +77,7 @@ class RadarSimulation(Simulation):
             "frames": None if frames is None else whole("frames", frames, 0),
             "duration_s": None if duration_s is None else amount("duration_s", duration_s),
             "payload_bytes": whole("payload_bytes", payload_bytes, 1, MOST_PAYLOAD_BYTES),
-            "rate_hz": amount("rate_hz", rate_hz),
+            "rate_hz": rate("rate_hz", rate_hz),
             "periodic": whole("periodic", periodic, 0),
             "faults": {name: amount(name, value, 1) for name, value in asdict(faults or FaultRates()).items()},
             "seed": whole("seed", seed, 0),

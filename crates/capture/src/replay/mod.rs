@@ -341,7 +341,7 @@ struct Player {
 impl Player {
     fn run(mut self, shared: &Shared) -> (Vec<(usize, ReplayedStream)>, ReplayedDestination) {
         let patience =
-            Duration::try_from_secs_f64(self.options.connect_timeout_s).unwrap_or_default();
+            Duration::try_from_secs_f64(self.options.connect_timeout_s).unwrap_or(Duration::MAX);
         let error = Sink::open(&self.target, patience, shared)
             .and_then(|mut sink| self.play(&mut sink, shared))
             .err();

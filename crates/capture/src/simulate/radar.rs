@@ -181,18 +181,14 @@ impl Worker {
         let patience =
             Duration::try_from_secs_f64(self.options.connect_timeout_s).unwrap_or(Duration::MAX);
         let mut elapsed = Duration::ZERO;
-        let error = Sink::open(
-            &self.target,
-            patience.min(Duration::from_secs(1 << 30)),
-            shared,
-        )
-        .and_then(|mut sink| {
-            let pace = Pace::new(self.options.rate_hz, self.options.start_ns);
-            let sent = self.send_all(&mut sink, &pace, shared);
-            elapsed = pace.elapsed();
-            sent
-        })
-        .err();
+        let error = Sink::open(&self.target, patience, shared)
+            .and_then(|mut sink| {
+                let pace = Pace::new(self.options.rate_hz, self.options.start_ns);
+                let sent = self.send_all(&mut sink, &pace, shared);
+                elapsed = pace.elapsed();
+                sent
+            })
+            .err();
         let mut account = Account::default();
         let streams: Vec<StreamAccount> = self
             .generators

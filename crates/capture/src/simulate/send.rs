@@ -21,6 +21,8 @@ use super::threads::Shared;
 const MOST_PARTS: usize = 1024;
 /// Pause between attempts to connect.
 const RETRY: Duration = Duration::from_millis(20);
+/// Decades; an instant later than that may not exist.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(1 << 30);
 /// A blocked write looks this often whether it should stop.
 const LOOK: Duration = Duration::from_millis(200);
 const SEND_BUFFER_BYTES: usize = 4 << 20;
@@ -165,7 +167,7 @@ pub(crate) fn pack(
 }
 
 fn connect(address: SocketAddr, patience: Duration, stop: &AtomicBool) -> io::Result<TcpStream> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + patience.min(LONGEST_PATIENCE);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match TcpStream::connect_timeout(&address, left.max(Duration::from_millis(1))) {

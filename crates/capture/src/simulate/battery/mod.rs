@@ -276,9 +276,8 @@ struct Client {
 
 impl Client {
     fn run(mut self, shared: &Shared) -> Outcome {
-        let patience = Duration::try_from_secs_f64(self.options.connect_timeout_s)
-            .unwrap_or(Duration::MAX)
-            .min(Duration::from_secs(1 << 30));
+        let patience =
+            Duration::try_from_secs_f64(self.options.connect_timeout_s).unwrap_or(Duration::MAX);
         let opened = self
             .outlet
             .with(|| Sink::open(&self.target, patience, shared), |_| Ok(()));
