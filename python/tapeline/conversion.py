@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tapeline import _native
+from tapeline import _native, _numbers
 from tapeline._job import FORMATS, ColumnReport, Format, Job, csv_options, import_facts, text_options
 from tapeline._special import is_special
 from tapeline.errors import ConfigError
@@ -245,7 +245,7 @@ def convert(
             "ragged": _one_of("ragged", ragged, ("stop", "skip", "pad")),
             "on_corrupt": _one_of("on_corrupt", on_corrupt, ("raise", "skip")),
             "stream": stream,
-            "threads": threads,
+            "threads": _numbers.threads(threads),
             "write": {
                 "row_codec": row_codec,
                 "file_codec": file_codec,

@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from tapeline import _native
-from tapeline._sending import Sending, amount, destinations, flag, whole
+from tapeline._numbers import amount, flag, whole
+from tapeline._sending import Sending, destinations
 from tapeline.errors import ConfigError
 from tapeline.recording import open_recording
 from tapeline.wire import FrameLayout

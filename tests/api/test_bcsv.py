@@ -1,6 +1,8 @@
 """`tapeline.bcsv` as users meet it: types, options, errors, ranges, other libraries."""
 
 import inspect
+import math
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -12,6 +14,7 @@ import pytest
 
 import tapeline
 from tapeline import bcsv
+from tapeline.errors import ConfigError
 
 COLUMNS = [
     ("flag", "bool"), ("u1", "uint8"), ("u2", "uint16"), ("u4", "uint32"), ("u8", "uint64"), ("i1", "int8"),
@@ -413,9 +416,37 @@ def test_numbers_out_of_range(path, table):
         for rows in (0, -1):
             with pytest.raises(ValueError, match=f"batch_rows is {rows}"):
                 reader.iter_batches(batch_rows=rows)
-    for read in (bcsv.read_table, bcsv.Reader):
-        with pytest.raises(ValueError, match="threads is -1"):
-            read(path, threads=-1)
+
+
+NO_THREADS = [-1, 0, 1.5, "2", True, -(10**30), [], math.nan]
+
+
+@pytest.mark.parametrize("threads", NO_THREADS)
+def test_threads_are_none_or_one_or_more_everywhere(tmp_path, threads):
+    path, new = tmp_path / "a.bcsv", tmp_path / "b.bcsv"
+    bcsv.write_table({"a": np.arange(10)}, path)
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    calls = [
+        partial(read, path) for read in (bcsv.read_table, bcsv.read_numpy, bcsv.read_pandas, bcsv.scan, bcsv.Reader)
+    ]
+    calls += [partial(bcsv.write_table, {"a": np.arange(10)}, new), partial(bcsv.Writer, new, [("a", "int64")])]
+    calls += [partial(tapeline.convert, path, tmp_path / f"b.{kind}") for kind in ("csv", "jsonl", "parquet", "arrow")]
+    calls += [partial(tapeline.convert, tmp_path / "a.csv", tmp_path / f"b.{kind}") for kind in ("bcsv", "parquet")]
+    for call in calls:
+        with pytest.raises(ConfigError, match=r"^threads is .*; it must be 1 or more, or None"):
+            call(threads=threads)
+    assert {item.name for item in tmp_path.iterdir()} == {"a.bcsv", "a.csv"}
+
+
+def test_absurd_numbers_of_threads_do_no_harm(tmp_path):
+    table = pa.table({"a": np.arange(300_000), "b": np.arange(300_000) * 0.5})
+    for threads in (10**9, 10**30):
+        path, text, again = (tmp_path / f"{threads}.{end}" for end in ("bcsv", "csv", "again.bcsv"))
+        bcsv.write_table(table, path, packet_bytes=65_536, threads=threads)
+        assert bcsv.read_table(path, threads=threads).equals(table)
+        tapeline.convert(path, text, threads=threads)
+        tapeline.convert(text, again, types=["int64", "double"], threads=threads)
+        assert bcsv.read_table(again).equals(table)
 
 
 def test_one_string_is_no_column(tmp_path):

@@ -17,6 +17,7 @@ use crate::pool;
 use crate::row::{RowEncoder, flat};
 use crate::schema::{ColumnType, Layout};
 use crate::storage::{StoredFile, write_fully};
+use crate::threads::spawn_helpers;
 use crate::view::{BatchView, ColumnView, Scatter, ViewStrings};
 
 /// Uncompressed bytes that a job has at least.
@@ -153,9 +154,7 @@ impl Bulk<'_> {
             work();
         } else {
             std::thread::scope(|scope| {
-                (1..threads).for_each(|_| {
-                    scope.spawn(work);
-                });
+                spawn_helpers(scope, threads - 1, work);
                 work();
             });
         }

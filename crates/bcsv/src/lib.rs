@@ -77,6 +77,7 @@ pub use recover::{Depth, Problem, Report, repair, validate, validate_reader, val
 pub use schema::{ColumnSpec, ColumnType, Schema};
 pub use source::ReadAt;
 pub use storage::{Disk, Storage, StoredFile};
+pub use threads::{spawn_helpers, thread_count};
 pub use value::{RowBuffer, Value};
 pub use view::{BatchView, ColumnView};
 pub use writer::{RowWriter, WriteOptions};

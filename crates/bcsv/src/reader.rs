@@ -23,7 +23,7 @@ use crate::limits::Limits;
 use crate::row::tile::Gather;
 use crate::schema::{Layout, Schema};
 use crate::source::{Buffer, ReadAt};
-use crate::threads::in_threads;
+use crate::threads::{in_threads, thread_count};
 
 /// What to do about damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -285,14 +285,9 @@ impl Reader {
                 limit,
             }));
         }
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = if selection.threads == 0 {
-            cores()
-        } else {
-            selection.threads
-        }
-        .min(plan.pieces.len())
-        .max(1);
+        let threads = thread_count(selection.threads)
+            .min(plan.pieces.len())
+            .max(1);
         let next = AtomicUsize::new(0);
         let first_bad = AtomicUsize::new(usize::MAX);
         let work = || {

@@ -15,7 +15,7 @@ use crate::reader::{OnCorrupt, ReadOptions, Reader};
 use crate::row::tile::Gather;
 use crate::source::Buffer;
 use crate::storage::{Disk, Storage, StoredFile, write_fully};
-use crate::threads::in_threads;
+use crate::threads::{in_threads, thread_count};
 
 /// Something wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +141,7 @@ fn check(reader: &Reader, depth: Depth) -> Result<Report> {
     let threads = match depth {
         // Some bytes of each packet: not worth a thread.
         Depth::Headers => 1,
-        _ => std::thread::available_parallelism().map_or(1, usize::from),
+        _ => thread_count(0),
     };
     let next = AtomicUsize::new(0);
     let failed = AtomicBool::new(false);

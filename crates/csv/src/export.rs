@@ -11,7 +11,7 @@ mod work;
 use std::io::Write;
 use std::path::Path;
 
-use tapeline_bcsv::{ColumnType, OnCorrupt, ReadOptions, Reader};
+use tapeline_bcsv::{ColumnType, OnCorrupt, ReadOptions, Reader, thread_count};
 
 use self::work::{Job, batch_rows, work};
 use crate::chunks::Cancel;
@@ -126,15 +126,10 @@ pub fn export(
     text.header(&mut head);
     out.write_all(&head)?;
     let ranges = ranges(&reader, options.rows)?;
-    let threads = if options.threads > 0 {
-        options.threads
-    } else {
-        std::thread::available_parallelism().map_or(1, usize::from)
-    };
     // A thread for each batch at most.
     let total: u64 = ranges.iter().map(|(start, stop)| stop - start).sum();
     let batches = total / batch_rows(&text) as u64 + 1;
-    let threads = threads.min(usize::try_from(batches).unwrap_or(usize::MAX));
+    let threads = thread_count(options.threads).min(usize::try_from(batches).unwrap_or(usize::MAX));
     let job = Job {
         reader: &reader,
         text: &text,

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use tapeline_bcsv::{
     Batch, BatchView, ColumnSpec, ColumnType, FileOptions, FileWriter, Schema, WriteMode,
-    WriteOptions,
+    WriteOptions, thread_count,
 };
 
 use self::look::{open, widen};
@@ -124,7 +124,7 @@ pub fn import(
         cancel.restart();
         scan.report.passes += 1;
         let schema = schema_of(&scan.plan)?;
-        let threads = threads(options.threads);
+        let threads = thread_count(options.threads);
         let file = FileOptions {
             // The other threads parse meanwhile.
             threads: threads.div_ceil(2),
@@ -166,7 +166,9 @@ pub fn scan(source: &Path, options: &ImportOptions, cancel: &Cancel) -> Result<S
     loop {
         cancel.restart();
         scan.report.passes += 1;
-        match pass(source, &scan, threads(options.threads), cancel, |_| Ok(()))? {
+        match pass(source, &scan, thread_count(options.threads), cancel, |_| {
+            Ok(())
+        })? {
             Pass::Done(totals) => {
                 scan.report = totals.report(scan.clone(), &first);
                 return Ok(scan);
@@ -213,13 +215,6 @@ impl Scan {
         };
         Ok(std::iter::from_fn(move || step().transpose()))
     }
-}
-
-fn threads(wanted: usize) -> usize {
-    if wanted > 0 {
-        return wanted;
-    }
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn schema_of(plan: &Plan) -> Result<Schema> {

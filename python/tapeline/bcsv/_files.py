@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from tapeline import _native
+from tapeline import _native, _numbers
 from tapeline.bcsv._reader import OnCorrupt, Reader
 from tapeline.bcsv._schema import TableLike, stream_of
 
@@ -60,8 +60,9 @@ def write_table(
     Example:
         >>> write_table({"t": np.arange(3.0), "name": ["a", "b", "c"]}, "log.bcsv")
     """
+    workers = _numbers.threads(threads)
+    options = (row_codec, file_codec, compression_level, packet_bytes, index, format_version, workers)
     stream, columns = stream_of(table)
-    options = (row_codec, file_codec, compression_level, packet_bytes, index, format_version, threads)
     _native.bcsv_write_stream(stream, os.fsdecode(path), columns, overwrite, options)
 
 

@@ -58,7 +58,7 @@ def scan(
     """
     polars = require("polars")
     plugins = importlib.import_module("polars.io.plugins")
-    with Reader(path) as reader:
+    with Reader(path, on_corrupt=on_corrupt, threads=threads) as reader:
         schema = dict(polars.from_arrow(reader.schema.empty_table()).schema)
 
     def source(

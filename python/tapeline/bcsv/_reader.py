@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, overload
 
 import pyarrow as pa
 
-from tapeline import _native
+from tapeline import _native, _numbers
 from tapeline.bcsv._schema import arrow_schema
 
 if TYPE_CHECKING:
@@ -105,10 +105,11 @@ class Reader:
         Raises:
             CorruptError: This is no BCSV file, or its header is damaged.
             UnsupportedError: A version or flag that this release does not know.
+            ConfigError: `threads` is neither None nor 1 or more.
             OSError: As the operating system gave it.
         """
         self._path = os.fsdecode(path)
-        self._native = _native.BcsvReader(self._path, on_corrupt, follow, threads)
+        self._native = _native.BcsvReader(self._path, on_corrupt, follow, _numbers.threads(threads))
         self._follow = follow
         self._schema = arrow_schema(self._native.columns())
         self._position = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from tapeline import _native
+from tapeline import _native, _numbers
 from tapeline.bcsv._schema import Schema, TableLike, columns_of, stream_of
 
 if TYPE_CHECKING:
@@ -78,7 +78,8 @@ class Writer:
             raise TypeError("a schema is needed unless the mode is 'a'")
         self._path = os.fsdecode(path)
         columns = None if schema is None else columns_of(schema)
-        options = (row_codec, file_codec, compression_level, packet_bytes, index, format_version, threads)
+        workers = _numbers.threads(threads)
+        options = (row_codec, file_codec, compression_level, packet_bytes, index, format_version, workers)
         self._native = _native.BcsvWriter(self._path, columns, mode, options, max_loss_s)
 
     @property

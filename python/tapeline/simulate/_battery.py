@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from tapeline import _native
-from tapeline._sending import amount, destinations, flag, rate, whole
+from tapeline._numbers import amount, flag, rate, whole
+from tapeline._sending import destinations
 from tapeline.errors import ConfigError
 from tapeline.simulate._simulation import Simulation
 

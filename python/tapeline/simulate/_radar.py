@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tapeline import _native
-from tapeline._sending import amount, destinations, flag, rate, whole
+from tapeline._numbers import amount, flag, rate, whole
+from tapeline._sending import destinations
 from tapeline.errors import ConfigError
 from tapeline.simulate._simulation import Simulation
 

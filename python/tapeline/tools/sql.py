@@ -46,7 +46,7 @@ class BcsvDataset(ds.Dataset):  # type: ignore[misc]
         # The base class has no constructor of its own; everything it would need is overridden here.
         self._path = path
         self._threads = threads
-        with bcsv.Reader(path) as reader:
+        with bcsv.Reader(path, threads=threads) as reader:
             self._schema = reader.schema
 
     @property

@@ -19,6 +19,7 @@ use crate::scan_stream::StreamScan;
 use crate::schema::{Layout, Schema};
 use crate::source::ReadAt;
 use crate::storage::{Storage, StoredFile, write_fully};
+use crate::threads::thread_count;
 use crate::value::RowBuffer;
 use crate::view::BatchView;
 use crate::writer::{RowCoder, WriteOptions};
@@ -163,10 +164,7 @@ impl Core {
                 ready,
             )?);
         }
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
+        let threads = thread_count(options.threads);
         Ok(Self {
             storage: Arc::clone(&options.storage),
             file,

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use tapeline_bcsv::{Batch, BatchView, Batches, Reader, Selection};
+use tapeline_bcsv::{Batch, BatchView, Batches, Reader, Selection, spawn_helpers};
 
 use crate::chunks::Cancel;
 use crate::columns;
@@ -63,9 +63,7 @@ pub(super) fn work(job: &Job<'_>, out: &mut (dyn Write + Send)) -> Result<Writte
         end: Mutex::new((out, Written::default())),
     };
     std::thread::scope(|scope| {
-        (1..job.threads).for_each(|_| {
-            scope.spawn(|| shared.run());
-        });
+        spawn_helpers(scope, job.threads.saturating_sub(1), || shared.run());
         shared.run();
     });
     let state = shared.state.into_inner();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use tapeline_bcsv::ColumnType;
+use tapeline_bcsv::{ColumnType, spawn_helpers};
 
 use super::{ColumnReport, ImportReport, Scan, chunks};
 use crate::chunks::{Cancel, Chunk, Chunks};
@@ -155,9 +155,7 @@ where
         }
     };
     std::thread::scope(|scope| {
-        (1..threads).for_each(|_| {
-            scope.spawn(work);
-        });
+        spawn_helpers(scope, threads.saturating_sub(1), work);
         work();
     });
     let queue = shared.queue.into_inner();
