@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-import sys
 
 from tapeline.errors import ConfigError
 
@@ -63,10 +62,10 @@ def threads(value: object) -> int | None:
     """
     if value is None:
         return None
-    try:
-        return min(whole("threads", value, 1, sys.maxsize), _MOST_THREADS)
-    except ConfigError:
-        raise ConfigError(f"threads is {_short(value)}; it must be 1 or more, or None: one per core") from None
+    number = None if isinstance(value, (bool, float)) else _index(value)
+    if number is None or number < 1:
+        raise ConfigError(f"threads is {_short(value)}; it must be 1 or more, or None: one per core")
+    return min(number, _MOST_THREADS)
 
 
 def flag(name: str, value: object) -> bool:
