@@ -8,6 +8,7 @@
 
 mod cell;
 mod column;
+mod lanes;
 mod summary;
 mod tile;
 mod walk;
@@ -16,7 +17,8 @@ use tapeline_bcsv::{Column, ColumnType};
 use tapeline_sys::vector::{Work, widest};
 
 use self::cell::{Refused, Slot, slow, store};
-use self::column::usual;
+use self::column::{Place, usual};
+use self::lanes::Lanes;
 pub(crate) use self::summary::summarise;
 use self::tile::Tile;
 use self::walk::Walk;
@@ -125,6 +127,7 @@ pub(crate) fn parse(
     check_utf8(bytes, first_line)?;
     let mut slots = make_slots(plan, bytes);
     let mut tile = Tile::new(slots.len());
+    let mut lanes = Lanes::default();
     let mut walk = Walk::new(plan, bytes, first_line);
     let (mut rows, mut at) = (0, 0);
     while let Some(text) = bytes.get(at..).filter(|text| !text.is_empty()) {
@@ -132,6 +135,7 @@ pub(crate) fn parse(
             plan,
             slots: &mut slots,
             tile: &mut tile,
+            lanes: &mut lanes,
             text,
         };
         let Some(taken) = widest(fill) else {
@@ -153,6 +157,7 @@ struct Fill<'a> {
     plan: &'a Plan,
     slots: &'a mut [Slot],
     tile: &'a mut Tile,
+    lanes: &'a mut Lanes,
     text: &'a [u8],
 }
 
@@ -169,8 +174,14 @@ impl Work for Fill<'_> {
             }
             let mut done = 0;
             loop {
-                let point = self.plan.types.point;
-                done = usual(slot, self.text, self.tile, field, done, point);
+                let place = Place {
+                    text: self.text,
+                    tile: self.tile,
+                    field,
+                    from: done,
+                    point: self.plan.types.point,
+                };
+                done = usual(slot, self.lanes, place);
                 let Some((start, _)) = self.tile.cells(field, done).next() else {
                     break;
                 };

@@ -6,11 +6,23 @@
 use tapeline_bcsv::{Column, MAX_STRING_BYTES};
 
 use super::cell::{Slot, push_from};
+use super::lanes::{LANES, Lanes};
 use super::tile::Tile;
 use crate::number::{Decimal, POWERS_OF_TEN, decimal_inline, digits_ending, double, float};
 use crate::records::{QUOTE, equal};
 
-/// Store the cells of a field from a record on, up to the first that is in another form; returns the records done.
+/// The cells of a field, from a record on.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub text: &'a [u8],
+    pub tile: &'a Tile,
+    pub field: usize,
+    pub from: usize,
+    /// The decimal separator.
+    pub point: u8,
+}
+
+/// Store cells up to the first that is in another form; returns the records done.
 #[inline(always)]
 #[allow(
     clippy::cast_possible_truncation,
@@ -18,14 +30,14 @@ use crate::records::{QUOTE, equal};
     clippy::cast_sign_loss,
     clippy::unnecessary_cast
 )] // of whole numbers that have been found to fit
-pub(super) fn usual(
-    slot: &mut Slot,
-    text: &[u8],
-    tile: &Tile,
-    field: usize,
-    from: usize,
-    point: u8,
-) -> usize {
+pub(super) fn usual(slot: &mut Slot, lanes: &mut Lanes, place: Place<'_>) -> usize {
+    let Place {
+        text,
+        tile,
+        field,
+        from,
+        point,
+    } = place;
     let mut done = from;
     macro_rules! store {
         ($values:ident, |$start:ident, $end:ident| $value:expr) => {{
@@ -38,28 +50,50 @@ pub(super) fn usual(
         }};
     }
     macro_rules! whole {
-        ($values:ident, $type:ty) => {
-            store!($values, |start, end| integer(text, start, end).and_then(
-                |(negative, magnitude)| {
+        ($values:ident, $type:ty, $words:literal) => {{
+            $values.reserve(tile.records() - from);
+            let least = <$type>::MIN != 0;
+            // Blocks, and what is between a refused cell and the next one of those.
+            while done < tile.records() {
+                let until = (done / LANES + 1) * LANES;
+                if done % LANES == 0 {
+                    let count = lanes.read::<$words>(Place { from: done, ..place });
+                    let most = <$type>::MAX as u64;
+                    let fit = lanes.append(count, most, least, $values, |value| value as $type);
+                    done += fit;
+                    if fit < count {
+                        break;
+                    }
+                }
+                let rest = until.min(tile.records()) - done;
+                let before = done;
+                for (start, end) in tile.cells(field, done).take(rest) {
+                    let Some((negative, magnitude)) = integer(text, start, end) else { break };
                     // Without a branch for the sign, which nobody can predict. The least number is one further off.
-                    let most = <$type>::MAX as u64 + u64::from(<$type>::MIN != 0 && negative);
+                    let most = <$type>::MAX as u64 + u64::from(least && negative);
                     let sign = u64::from(negative).wrapping_neg();
                     let value = (magnitude ^ sign).wrapping_sub(sign);
-                    let fits = magnitude <= most && (<$type>::MIN != 0 || !negative);
-                    fits.then_some(value as $type)
+                    if magnitude > most || (negative && !least) {
+                        break;
+                    }
+                    $values.push(value as $type);
+                    done += 1;
                 }
-            ))
-        };
+                if done - before < rest {
+                    break;
+                }
+            }
+        }};
     }
     match &mut slot.column {
-        Column::UInt8(values) => whole!(values, u8),
-        Column::UInt16(values) => whole!(values, u16),
-        Column::UInt32(values) => whole!(values, u32),
-        Column::UInt64(values) => whole!(values, u64),
-        Column::Int8(values) => whole!(values, i8),
-        Column::Int16(values) => whole!(values, i16),
-        Column::Int32(values) => whole!(values, i32),
-        Column::Int64(values) => whole!(values, i64),
+        Column::UInt8(values) => whole!(values, u8, 1),
+        Column::UInt16(values) => whole!(values, u16, 1),
+        Column::UInt32(values) => whole!(values, u32, 2),
+        Column::UInt64(values) => whole!(values, u64, 3),
+        Column::Int8(values) => whole!(values, i8, 1),
+        Column::Int16(values) => whole!(values, i16, 1),
+        Column::Int32(values) => whole!(values, i32, 2),
+        Column::Int64(values) => whole!(values, i64, 3),
         Column::Float(values) => store!(values, |start, end| binary32(text, start, end, point)),
         Column::Double(values) => store!(values, |start, end| binary64(text, start, end, point)),
         Column::Bool(values) => {
