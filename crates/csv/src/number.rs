@@ -192,26 +192,39 @@ const POWERS_32: [f32; 11] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 
 /// The double nearest to the text, and whether it keeps it. `text` is what `decimal` was found in.
 #[inline(always)]
 pub(crate) fn double(decimal: &Decimal, text: &[u8], point: u8) -> (f64, bool) {
-    if decimal.mantissa < 1 << 52 && decimal.whole {
-        let power = usize::try_from(decimal.exponent.unsigned_abs()).unwrap_or(usize::MAX);
-        if let Some(power) = POWERS_64.get(power) {
-            #[allow(clippy::cast_precision_loss)] // below 2^52
-            let digits = decimal.mantissa.cast_signed() as f64;
-            let value = if decimal.exponent < 0 {
-                digits / power
-            } else {
-                digits * power
-            };
-            return (decimal.signed(value), true);
-        }
+    // Which of these ways a number of sixteen digits could take is any: it takes the second one, whatever they are.
+    if decimal.mantissa < 1 << 49
+        && let Some(value) = double_of_few_digits(decimal)
+    {
+        return (value, true);
     }
     if let Some(value) = double_of_usual_size(decimal) {
+        return (value, true);
+    }
+    if let Some(value) = double_of_few_digits(decimal) {
         return (value, true);
     }
     if let Some(found) = double_of_many_digits(decimal) {
         return found;
     }
     double_slowly(decimal, text, point)
+}
+
+/// Digits and power of ten are both exact, so one operation rounds correctly.
+#[inline(always)]
+fn double_of_few_digits(decimal: &Decimal) -> Option<f64> {
+    if decimal.mantissa >= 1 << 52 || !decimal.whole {
+        return None;
+    }
+    let power = usize::try_from(decimal.exponent.unsigned_abs()).ok()?;
+    let power = POWERS_64.get(power)?;
+    #[allow(clippy::cast_precision_loss)] // below 2^52
+    let digits = decimal.mantissa.cast_signed() as f64;
+    Some(decimal.signed(if decimal.exponent < 0 {
+        digits / power
+    } else {
+        digits * power
+    }))
 }
 
 #[cold]
@@ -225,6 +238,12 @@ fn double_slowly(decimal: &Decimal, text: &[u8], point: u8) -> (f64, bool) {
         && (same(decimal, printed.format_finite(value))
             || keeps(text, point, |digits| format!("{:.*e}", digits - 1, value)));
     (value, kept)
+}
+
+/// Whether `-most < off < most`, in one comparison: the sign of what is left over is any, and no branch for it guesses well.
+#[inline(always)]
+fn within(off: i64, most: i64) -> bool {
+    off.wrapping_add(most - 1).cast_unsigned() < (2 * most.cast_unsigned()).wrapping_sub(1)
 }
 
 /// The same as [`double_of_many_digits`] for numbers from 2^-11 on with at most 18 decimals, in words of 64 bits: the guess
@@ -254,10 +273,10 @@ fn double_of_usual_size(decimal: &Decimal) -> Option<f64> {
         off - above * unit,
     );
     // A tie; over the edge to another exponent or near it; half a unit of the last digit.
-    if 2 * off.abs() >= unit || digits <= 1 << 52 || digits >= 1 << 53 {
+    if !within(2 * off, unit) || digits <= 1 << 52 || digits >= 1 << 53 {
         return None;
     }
-    if off.unsigned_abs() >= 1 << (shift - 1) {
+    if !within(off, 1 << (shift - 1)) {
         return None;
     }
     let sign = u64::from(decimal.negative) << 63;

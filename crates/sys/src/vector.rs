@@ -52,6 +52,7 @@ mod imp {
     const UNKNOWN: u8 = 0;
     const BASELINE: u8 = 1;
     const V3: u8 = 2;
+    const V4: u8 = 3;
     static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
 
     #[inline]
@@ -60,11 +61,12 @@ mod imp {
             UNKNOWN => detect(),
             level => level,
         };
-        if level == V3 {
-            // SAFETY: `detect` found every feature of `run_v3` on this processor.
-            unsafe { run_v3(work) }
-        } else {
-            work.run()
+        match level {
+            // SAFETY: `detect` found every feature of `run_v4` on this processor.
+            V4 => unsafe { run_v4(work) },
+            // SAFETY: and here every feature of `run_v3`.
+            V3 => unsafe { run_v3(work) },
+            _ => work.run(),
         }
     }
 
@@ -90,9 +92,26 @@ mod imp {
             && is_x86_feature_detected!("bmi2")
             && is_x86_feature_detected!("lzcnt")
             && is_x86_feature_detected!("popcnt");
-        let level = if v3 { V3 } else { BASELINE };
+        let v4 = v3
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512cd")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        let level = match (v4, v3) {
+            (true, _) => V4,
+            (_, true) => V3,
+            _ => BASELINE,
+        };
         LEVEL.store(level, Ordering::Relaxed);
         level
+    }
+
+    #[target_feature(
+        enable = "avx2,bmi1,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl"
+    )]
+    fn run_v4<W: Work>(work: W) -> W::Output {
+        work.run()
     }
 
     #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]

@@ -159,24 +159,42 @@ fn integer(text: &[u8], start: usize, end: usize) -> Option<(bool, u64)> {
 
 const BLOCK: u64 = 100_000_000;
 
+// What is not plain is converted apart: a `Decimal` that comes from either of two places would go through memory.
+
 #[inline(always)]
 fn binary32(text: &[u8], start: usize, end: usize, point: u8) -> Option<f32> {
-    let found = number(text, start, end, point)?;
-    let (value, kept) = float(&found, text.get(start..end)?, point);
-    (kept && (!found.integer || found.fits_f32())).then_some(value)
+    match plain(text, start, end, point) {
+        Some(found) => {
+            let (value, kept) = float(&found, text.get(start..end)?, point);
+            kept.then_some(value)
+        }
+        None => any_binary32(text.get(start..end)?, point),
+    }
 }
 
 #[inline(always)]
 fn binary64(text: &[u8], start: usize, end: usize, point: u8) -> Option<f64> {
-    let found = number(text, start, end, point)?;
-    let (value, kept) = double(&found, text.get(start..end)?, point);
-    (kept && (!found.integer || found.fits_f64())).then_some(value)
+    match plain(text, start, end, point) {
+        Some(found) => {
+            let (value, kept) = double(&found, text.get(start..end)?, point);
+            kept.then_some(value)
+        }
+        None => any_binary64(text.get(start..end)?, point),
+    }
 }
 
-/// A decimal number that takes the whole cell.
-#[inline(always)]
-fn number(text: &[u8], start: usize, end: usize, point: u8) -> Option<Decimal> {
-    plain(text, start, end, point).or_else(|| any(text, start, end, point))
+#[inline(never)]
+fn any_binary32(cell: &[u8], point: u8) -> Option<f32> {
+    let (found, len) = decimal_inline(cell, point)?;
+    let (value, kept) = float(&found, cell, point);
+    (len == cell.len() && kept && (!found.integer || found.fits_f32())).then_some(value)
+}
+
+#[inline(never)]
+fn any_binary64(cell: &[u8], point: u8) -> Option<f64> {
+    let (found, len) = decimal_inline(cell, point)?;
+    let (value, kept) = double(&found, cell, point);
+    (len == cell.len() && kept && (!found.integer || found.fits_f64())).then_some(value)
 }
 
 /// Up to seven digits, the point, up to sixteen digits.
@@ -209,10 +227,4 @@ fn plain(text: &[u8], start: usize, end: usize, point: u8) -> Option<Decimal> {
         whole: true,
         integer: false,
     })
-}
-
-#[inline(never)]
-fn any(text: &[u8], start: usize, end: usize, point: u8) -> Option<Decimal> {
-    let (found, len) = decimal_inline(text.get(start..end)?, point)?;
-    (len == end - start).then_some(found)
 }

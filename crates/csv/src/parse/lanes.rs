@@ -10,6 +10,8 @@ use super::column::Place;
 /// one, so that a column full of such cells does not pay for a block each time.
 pub(super) const LANES: usize = 64;
 
+/// A number of 64 bits has up to 20 digits.
+const MOST_WORDS: usize = 3;
 const ZEROS: u64 = 0x3030_3030_3030_3030;
 const EIGHT_DIGITS: u64 = 100_000_000;
 
@@ -20,7 +22,7 @@ pub(super) struct Lanes {
     /// Its first two bytes; the second may belong to what follows.
     head: [u64; LANES],
     /// The eight bytes that end it, the eight before those, and so on.
-    words: [[u64; LANES]; 3],
+    words: [[u64; LANES]; MOST_WORDS],
     negative: [u64; LANES],
     magnitude: [u64; LANES],
     /// Not a whole number of at most 64 bits.
@@ -32,7 +34,7 @@ impl Default for Lanes {
         Self {
             len: [0; LANES],
             head: [0; LANES],
-            words: [[0; LANES]; 3],
+            words: [[0; LANES]; MOST_WORDS],
             negative: [0; LANES],
             magnitude: [0; LANES],
             refused: [0; LANES],
@@ -58,15 +60,16 @@ impl Lanes {
         let cells = place.tile.cells(place.field, place.from);
         let mut count = 0;
         for (i, (start, end)) in cells.take(LANES).enumerate() {
-            let first = end.wrapping_sub(8 * WORDS);
-            let bytes = text.get(first..end).unwrap_or_default().as_chunks::<8>().0;
             let head = text.get(start..).and_then(|rest| rest.first_chunk::<2>());
-            let (Some(head), true) = (head, bytes.len() == WORDS) else {
+            let words = text.get(end.wrapping_sub(8 * MOST_WORDS)..);
+            let words = words.and_then(|rest| rest.first_chunk::<{ 8 * MOST_WORDS }>());
+            let (Some(head), Some(words)) = (head, words) else {
                 return 0;
             };
             self.len[i] = (end - start) as u64;
             self.head[i] = u64::from(u16::from_le_bytes(*head));
-            for (word, bytes) in self.words.iter_mut().zip(bytes.iter().rev()) {
+            let words = words.as_chunks::<8>().0.iter().rev().take(WORDS);
+            for (word, bytes) in self.words.iter_mut().zip(words) {
                 word[i] = u64::from_le_bytes(*bytes);
             }
             count += 1;

@@ -66,17 +66,16 @@ impl Tile {
         field: usize,
         from: usize,
     ) -> impl Iterator<Item = (usize, usize)> + '_ {
-        let ends = self.ends.get(from * self.fields..).unwrap_or_default();
+        // The end of the cell before, and of the cell; the first cell of a record has none before it.
+        let first = from * self.fields + field.saturating_sub(1);
+        let ends = self.ends.get(first..).unwrap_or_default();
         let starts = self.starts.get(from..).unwrap_or_default();
-        let cell = move |(ends, start): (&[u32], &u32)| {
-            let end = ends.get(field).copied().unwrap_or(0);
-            let start = match field.checked_sub(1).and_then(|before| ends.get(before)) {
-                Some(end) => end + 1,
-                None => *start,
-            };
-            (start as usize, end as usize)
+        let cell = move |(ends, start): (&[u32], &u32)| match *ends {
+            [before, end, ..] if field > 0 => (before as usize + 1, end as usize),
+            [end, ..] => (*start as usize, end as usize),
+            [] => (0, 0),
         };
-        ends.chunks_exact(self.fields.max(1)).zip(starts).map(cell)
+        ends.chunks(self.fields.max(1)).zip(starts).map(cell)
     }
 
     /// Find the records at the start of `text`, which ends with a newline; returns the bytes that they take.
