@@ -64,10 +64,10 @@ def written(rows, width, delimiter, quoting):
     return text.getvalue()
 
 
-def keeps(text, exact):
+def keeps(text, exact, shortest):
     """Whether printing the exact value with the digits of the text gives the text's number."""
     wanted = Decimal(text)
-    if isinstance(exact, float) and Decimal(repr(exact)) == wanted:
+    if Decimal(shortest) == wanted:
         return True  # its shortest digits, which may not be the nearest of as many, as at powers of two
     digits = len("".join(map(str, wanted.normalize().as_tuple().digits)).strip("0")) or 1
     return decimal.Context(prec=digits, Emin=-9999, Emax=9999).create_decimal(exact) == wanted
@@ -93,7 +93,8 @@ def holds(kind, text):
         return False
     if whole:
         return -(2**63) <= int(text) < 2**64 and value == int(text)
-    return keeps(text, value)
+    # A binary32 has shortest digits of its own: those of the same value as a double may be longer.
+    return keeps(text, value, repr(value) if kind == "double" else str(np.float32(text)))
 
 
 def smallest(cells):
