@@ -165,6 +165,8 @@ impl Work for Fill<'_> {
     /// The bytes done, none if the first record is not as it should be; `None` if a cell was refused.
     type Output = Option<usize>;
 
+    const WIDE: bool = true;
+
     #[inline(always)]
     fn run(self) -> Self::Output {
         let taken = self.tile.find(self.text, self.plan.dialect.delimiter);

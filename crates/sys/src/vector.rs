@@ -10,6 +10,9 @@ pub trait Work {
     /// What it gives.
     type Output;
 
+    /// Whether vectors of 64 bytes help: not work that spends its time moving single values in and out of them.
+    const WIDE: bool = false;
+
     /// Do it.
     fn run(self) -> Self::Output;
 }
@@ -63,9 +66,9 @@ mod imp {
         };
         match level {
             // SAFETY: `detect` found every feature of `run_v4` on this processor.
-            V4 => unsafe { run_v4(work) },
-            // SAFETY: and here every feature of `run_v3`.
-            V3 => unsafe { run_v3(work) },
+            V4 if W::WIDE => unsafe { run_v4(work) },
+            // SAFETY: and of `run_v3`, which are some of those.
+            V4 | V3 => unsafe { run_v3(work) },
             _ => work.run(),
         }
     }
