@@ -22,8 +22,9 @@ use self::lanes::Lanes;
 pub(crate) use self::summary::summarise;
 use self::tile::Tile;
 use self::walk::Walk;
+use crate::columns;
 use crate::error::{Error, ErrorKind, Result};
-use crate::infer::Types;
+use crate::infer::{Summary, Types};
 use crate::records;
 use crate::sniff::Dialect;
 
@@ -102,6 +103,35 @@ pub(crate) struct Parsed {
     pub empties: Vec<u64>,
     pub rounded: Vec<u64>,
     pub counts: Counts,
+}
+
+impl Parsed {
+    /// What was seen of each target.
+    pub(crate) fn seen(&self, plan: &Plan) -> Vec<Summary> {
+        let targets = plan.targets.iter().zip(&self.empties);
+        let columns = self.columns.iter().zip(targets);
+        columns
+            .map(|(column, (target, empties))| seen_in(column, target, *empties))
+            .collect()
+    }
+}
+
+fn seen_in(column: &Column, target: &Target, empties: u64) -> Summary {
+    if target.given {
+        return Summary::default();
+    }
+    if target.blank {
+        let mut seen = Summary::default();
+        if !column.is_empty() {
+            seen.empty();
+        }
+        return seen;
+    }
+    let mut seen = columns::summary(column);
+    if empties > 0 {
+        seen.empty();
+    }
+    seen
 }
 
 /// Why a chunk is not columns.

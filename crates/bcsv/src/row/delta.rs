@@ -398,21 +398,26 @@ impl Encoder {
                 encode_group(new, old, gradients, predict, &mut bits, data, length)
             );
         }
-        let first = self.seen == 0;
-        for (i, old) in self.strings.iter().enumerate() {
-            bits.push(u64::from(first || old.as_slice() != strings.string(i)), 1);
-        }
-        bits.finish();
-        out.extend_from_slice(header.get(..self.header_bytes).unwrap_or_default());
+        // The header comes first and is known last.
+        let header_at = out.len();
+        out.resize(header_at + self.header_bytes, 0);
         out.extend_from_slice(data.get(..length).unwrap_or_default());
+        let first = self.seen == 0;
         for (i, old) in self.strings.iter_mut().enumerate() {
             let new = strings.string(i);
-            if first || old.as_slice() != new {
+            let changed = first || old.as_slice() != new;
+            bits.push(u64::from(changed), 1);
+            if changed {
                 out.extend_from_slice(&u16::try_from(new.len()).unwrap_or(u16::MAX).to_le_bytes());
                 out.extend_from_slice(new);
                 old.clear();
                 old.extend_from_slice(new);
             }
+        }
+        bits.finish();
+        let header = header.get(..self.header_bytes).unwrap_or_default();
+        if let Some(place) = out.get_mut(header_at..header_at + header.len()) {
+            place.copy_from_slice(header);
         }
         self.seen += 1;
     }

@@ -128,6 +128,8 @@ struct DeltaEncode<'a, S> {
 impl<S: RowStrings> Work for DeltaEncode<'_, S> {
     type Output = ();
 
+    const WIDE: bool = true;
+
     #[inline(always)]
     fn run(self) {
         self.encoder

@@ -9,7 +9,7 @@ use tapeline_bcsv::ColumnType;
 use super::{ImportOptions, ImportReport, Rows, Scan, chunks};
 use crate::error::{Error, ErrorKind, Result};
 use crate::infer::{Summary, Types};
-use crate::parse::{Plan, Ragged, Target, summarise};
+use crate::parse::{Plan, Ragged, Target, parse, summarise};
 use crate::records;
 use crate::sniff::{Start, sniff};
 
@@ -18,6 +18,8 @@ const HEAD_BYTES: u64 = 1 << 20;
 /// Further looks, and bytes of each.
 const LOOKS: u64 = 9;
 const LOOK_BYTES: u64 = 64 << 10;
+/// Text that is looked at in one go.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// Find dialect, names and first types.
 pub(super) fn open(source: &Path, options: &ImportOptions) -> Result<Scan> {
@@ -31,10 +33,10 @@ pub(super) fn open(source: &Path, options: &ImportOptions) -> Result<Scan> {
     let mut seen = vec![Summary::default(); plan.targets.len()];
     let data = head.get(start.data_at..).unwrap_or_default();
     if options.rows == Rows::default() {
-        look(&plan, data, whole, &mut seen);
+        look(&mut plan, data, whole, &mut seen);
         if !whole {
             for number in 1..=LOOKS {
-                look_at(&plan, &mut file, bytes, number, &mut seen)?;
+                look_at(&mut plan, &mut file, bytes, number, &mut seen)?;
             }
         }
     } else {
@@ -46,10 +48,9 @@ pub(super) fn open(source: &Path, options: &ImportOptions) -> Result<Scan> {
             options.rows,
         )?;
         if let Some(chunk) = chunks.next(Vec::new())? {
-            look(&plan, &chunk.bytes, true, &mut seen);
+            look(&mut plan, &chunk.bytes, true, &mut seen);
         }
     }
-    widen(&mut plan, &seen);
     Ok(Scan {
         report: ImportReport {
             rows: 0,
@@ -130,25 +131,42 @@ fn make_plan(start: &Start, options: &ImportOptions) -> Result<Plan> {
     })
 }
 
-/// Sum up the whole records of some text. A first look only guesses, so what is wrong with the text is left to the
-/// pass, which knows the line.
-fn look(plan: &Plan, text: &[u8], whole: bool, seen: &mut [Summary]) {
+/// Widen the types of a plan by the whole records of some text. A first look only guesses, so what is wrong with the text
+/// is left to the pass, which knows the line.
+///
+/// A piece that can be parsed with the types of those before it is summed up by its columns, which is what is fast; any
+/// other one cell by cell.
+fn look(plan: &mut Plan, text: &[u8], whole: bool, seen: &mut [Summary]) {
+    let delimiter = plan.dialect.delimiter;
     let end = if whole {
         text.len()
     } else {
-        records::last_record_end(text, plan.dialect.delimiter).unwrap_or(0)
+        records::last_record_end(text, delimiter).unwrap_or(0)
     };
-    if let Ok((found, ..)) = summarise(plan, text.get(..end).unwrap_or_default(), 1) {
+    let mut rest = text.get(..end).unwrap_or_default();
+    while !rest.is_empty() {
+        let piece = rest.get(..PIECE_BYTES).unwrap_or_default();
+        let end = records::last_record_end(piece, delimiter).filter(|end| *end > 0);
+        let (piece, after) = rest.split_at(end.unwrap_or(rest.len()));
+        rest = after;
+        let found = match parse(plan, piece, 1) {
+            Ok(parsed) => parsed.seen(plan),
+            Err(_) => match summarise(plan, piece, 1) {
+                Ok((found, ..)) => found,
+                Err(_) => continue,
+            },
+        };
         for (seen, found) in seen.iter_mut().zip(&found) {
             seen.join(found);
         }
+        widen(plan, seen);
     }
 }
 
 /// Look at one of the places spread over the file, the last at its end. The text there is trusted only if each record
 /// has the right number of fields, so that a start inside a quoted cell misleads nobody.
 fn look_at(
-    plan: &Plan,
+    plan: &mut Plan,
     file: &mut File,
     bytes: u64,
     number: u64,
@@ -164,16 +182,10 @@ fn look_at(
     let mut text = Vec::new();
     file.take(LOOK_BYTES).read_to_end(&mut text)?;
     let start = memchr::memchr(b'\n', &text).map_or(text.len(), |at| at + 1);
-    let strict = Plan {
-        ragged: Ragged::Stop,
-        ..plan.clone()
-    };
-    look(
-        &strict,
-        text.get(start..).unwrap_or_default(),
-        number == LOOKS,
-        seen,
-    );
+    let ragged = std::mem::replace(&mut plan.ragged, Ragged::Stop);
+    let text = text.get(start..).unwrap_or_default();
+    look(plan, text, number == LOOKS, seen);
+    plan.ragged = ragged;
     Ok(())
 }
 

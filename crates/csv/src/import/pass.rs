@@ -9,7 +9,6 @@ use tapeline_bcsv::{ColumnType, spawn_helpers};
 
 use super::{ColumnReport, ImportReport, Scan, chunks};
 use crate::chunks::{Cancel, Chunk, Chunks};
-use crate::columns;
 use crate::error::{Error, Result};
 use crate::infer::Summary;
 use crate::parse::{Counts, Failure, Parsed, Plan, Target, parse, summarise};
@@ -175,11 +174,7 @@ impl<W: FnMut(&Parsed) -> Result<()>> Shared<'_, W> {
         if !self.misfit.load(Ordering::Relaxed) {
             match parse(self.plan, &chunk.bytes, chunk.first_line) {
                 Ok(parsed) => {
-                    let targets = self.plan.targets.iter().zip(&parsed.empties);
-                    let columns = parsed.columns.iter().zip(targets);
-                    let seen = columns
-                        .map(|(column, (target, empties))| seen_in(column, target, *empties))
-                        .collect();
+                    let seen = parsed.seen(self.plan);
                     return Ok(Outcome::Rows(parsed, seen));
                 }
                 Err(Failure::Error(error)) => return Err(error),
@@ -242,22 +237,4 @@ impl<W: FnMut(&Parsed) -> Result<()>> Shared<'_, W> {
 enum Outcome {
     Rows(Parsed, Vec<Summary>),
     Seen(Vec<Summary>),
-}
-
-fn seen_in(column: &tapeline_bcsv::Column, target: &Target, empties: u64) -> Summary {
-    if target.given {
-        return Summary::default();
-    }
-    if target.blank {
-        let mut seen = Summary::default();
-        if !column.is_empty() {
-            seen.empty();
-        }
-        return seen;
-    }
-    let mut seen = columns::summary(column);
-    if empties > 0 {
-        seen.empty();
-    }
-    seen
 }
