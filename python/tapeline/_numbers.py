@@ -1,4 +1,4 @@
-"""Numbers that callers give: checked once, here, with an error that names the argument and what it must be."""
+"""Numbers and paths that callers give, checked: errors name the argument and what it must be."""
 
 from __future__ import annotations
 
@@ -77,6 +77,18 @@ def flag(name: str, value: object) -> bool:
     if value is not True and value is not False:
         raise ConfigError(f"{name} is {_short(value)}; it must be True or False")
     return value
+
+
+def check_utf8(name: str, path: str) -> None:
+    """Check that a path can be handed to the compiled side as text.
+
+    Raises:
+        ConfigError: It holds bytes that are no UTF-8.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} is {path!r}; it must be UTF-8, so the file or directory has to be renamed") from None
 
 
 def _index(value: object) -> int | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tapeline import _settings
+from tapeline._numbers import check_utf8
 from tapeline._settings import Rule, SettingInfo, convert, rules, setting, unknown_key
 from tapeline._sink_settings import SinkConfig, describe_sinks
 from tapeline.errors import ConfigError
@@ -338,7 +339,9 @@ def _plain_source(url: str) -> Source:
 def _out(value: object, where: str) -> Path:
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value) or "\0" in str(value):
         raise ConfigError(f"{where}: {value!r} is not a path")
-    return Path(os.fsdecode(value))
+    path = os.fsdecode(value)
+    check_utf8(where, path)
+    return Path(path)
 
 
 def _check_sources(sources: tuple[Source, ...], where: str, wire: str) -> None:

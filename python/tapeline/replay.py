@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Literal
 
 from tapeline import _native
-from tapeline._numbers import amount, flag, whole
+from tapeline._numbers import amount, check_utf8, flag, whole
 from tapeline._sending import Sending, destinations
 from tapeline.errors import ConfigError
 from tapeline.recording import open_recording
@@ -58,7 +58,7 @@ class Replay(Sending):
             raise ConfigError(f"{len(targets)} destinations for {len(chosen)} streams; give one, or one for each")
         places = list(range(len(chosen))) if len(targets) > 1 else [0] * len(chosen)
         _one_wire_each(chosen, [targets[place].url for place in places])
-        options = {
+        options: dict[str, Any] = {
             "to": [target.as_dict() for target in targets],
             "streams": [_stream(stream, place) for stream, place in zip(chosen, places, strict=True)],
             "speed": None if speed == "max" else _speed(speed),
@@ -66,6 +66,9 @@ class Replay(Sending):
             "gso": flag("gso", gso),
             "connect_timeout_s": amount("connect_timeout_s", connect_timeout_s),
         }
+        for stream in options["streams"]:
+            for file in stream["files"]:
+                check_utf8("path", file)
         super().__init__(_native.Replay(json.dumps(options)))
 
     def _bytes_in(self, account: dict[str, Any]) -> int:

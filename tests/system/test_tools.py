@@ -15,6 +15,7 @@ from _twins import bcsv as twin
 from _twins.damage import PAIRS, flipped, small_file
 from _twins.tables import to_rows
 from tapeline import bcsv
+from tapeline.simulate import simulate_radar
 from tapeline.tools.sample import sample
 
 
@@ -81,6 +82,51 @@ def test_a_source_without_an_end_is_told(tmp_path, cut, words):
     assert done.stderr == ""
     if one_object:
         assert told[0]["unfinished"] is False
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1" * 20, bytes(range(256)) * 8], ids=["empty", "magic", "bytes"])
+@pytest.mark.parametrize("ending", ["bcsv", "parquet", "arrow"])
+@pytest.mark.parametrize(
+    "words", [("head", "FILE"), ("cast", "FILE", "--scan"), ("sample", "FILE", "-"), ("compare", "good.csv", "FILE")]
+)
+def test_a_file_that_is_not_what_its_name_says_is_named(tmp_path, ending, content, words):
+    (tmp_path / f"bad.{ending}").write_bytes(content)
+    (tmp_path / "good.csv").write_text("a\n1\n")
+    done = tapeline(*(f"bad.{ending}" if word == "FILE" else word for word in words), cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith(f"tapeline: error: bad.{ending}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_names_that_are_no_utf8_where_they_cannot_be(tmp_path, log):
+    odd = tmp_path / os.fsdecode(b"n\xff.bcsv")
+    log.rename(odd)
+    assert tapeline("head", odd).returncode == 0
+    done = tapeline("sql", f"select * from '{odd}'")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "UTF-8" in done.stderr
+    simulate_radar(f"file://{tmp_path}/a.dat", frames=2, streams=1)
+    (tmp_path / "a.dat").rename(tmp_path / os.fsdecode(b"n\xff.dat"))
+    for words in (
+        ("replay", tmp_path / os.fsdecode(b"n\xff.dat"), "--to", f"file://{tmp_path}/b", "--speed", "max"),
+        ("record", "--stream", "a=file:///dev/null", "--out", tmp_path / os.fsdecode(b"o\xff")),
+    ):
+        done = tapeline(*words)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "must be UTF-8" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("generate", "x.bcsv", "--seed", -1),
+        ("registers", "history", ".", "--type", "rack", "--src-id", 1 << 31, "--offset", 0),
+    ],
+)
+def test_numbers_beyond_their_range_are_usage(tmp_path, words):
+    done = tapeline(*words, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert str(words[-1] if words[0] == "generate" else "--src-id") in done.stderr
 
 
 def test_head_is_csv_in_a_pipe(log):

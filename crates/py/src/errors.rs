@@ -101,9 +101,14 @@ pyo3::import_exception!(tapeline.errors, BcsvError);
 pyo3::import_exception!(tapeline.errors, SchemaError);
 pyo3::import_exception!(tapeline.errors, UnsupportedError);
 
-/// Errors of `tapeline-bcsv`; `path` becomes the file name of an `OSError`.
+/// Errors of `tapeline-bcsv`; `path` becomes the file name of an `OSError`, and stands before what is wrong with a file.
 pub(crate) fn bcsv_error(py: Python<'_>, error: &BcsvCrateError, path: &Path) -> PyErr {
     let text = error.to_string();
+    let located = if path.as_os_str().is_empty() {
+        text.clone()
+    } else {
+        format!("{}: {text}", path.display())
+    };
     match error.class() {
         ErrorClass::Corrupt => {
             let place = |number: Option<u64>| number.and_then(|number| number.into_py_any(py).ok());
@@ -112,9 +117,9 @@ pub(crate) fn bcsv_error(py: Python<'_>, error: &BcsvCrateError, path: &Path) ->
                 ("packet", place(error.packet())),
                 ("rows_before", place(error.rows_before())),
             ];
-            make(py, "CorruptError", &text, &places)
+            make(py, "CorruptError", &located, &places)
         }
-        ErrorClass::Unsupported => UnsupportedError::new_err(text),
+        ErrorClass::Unsupported => UnsupportedError::new_err(located),
         ErrorClass::Schema => SchemaError::new_err(text),
         ErrorClass::Io => match error.io_error() {
             Some(io) => os_error(io, &text, Some(path)),
@@ -122,7 +127,7 @@ pub(crate) fn bcsv_error(py: Python<'_>, error: &BcsvCrateError, path: &Path) ->
         },
         ErrorClass::OutOfRange => PyIndexError::new_err(text),
         ErrorClass::Closed => PyValueError::new_err(text),
-        _ => BcsvError::new_err(text),
+        _ => BcsvError::new_err(located),
     }
 }
 

@@ -33,7 +33,8 @@ def validate(path: Path, *, depth: Literal["headers", "checksums", "rows"] = "ro
     try:
         return _report(_native.bcsv_validate(name, depth), name)
     except BcsvError as error:  # not even the header can be read
-        return Report(ok=False, problems=[Problem(str(error), getattr(error, "offset", None))], path=name)
+        text = str(error).removeprefix(f"{name}: ")
+        return Report(ok=False, problems=[Problem(text, getattr(error, "offset", None))], path=name)
 
 
 def repair(path: Path, out_path: Path) -> Report:

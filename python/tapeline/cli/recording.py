@@ -191,7 +191,7 @@ def plot(path: str, *, output: str, names: tuple[str, ...], as_json: bool) -> Ou
 
     streams = [stream for stream in _chosen(_open(path), names) if not _is_registers(stream)]
     series = [_plot.series(stream) for stream in streams]
-    _plot.draw(series, output, title=path)
+    _plot.draw(series, output, title=escape(path))
     facts = {"file": output, "streams": {one.name: one.as_dict() for one in series}}
     if as_json:
         emit_json(facts)

@@ -109,6 +109,8 @@ def history(
     number = _type(kind)
     if not 0 <= offset <= 0xFFFF:
         raise click.UsageError(f"--offset {offset} is not in 0..65535")
+    if not -(1 << 31) <= src_id < 1 << 31:
+        raise click.UsageError(f"--src-id {src_id} is not a 32-bit number")
     import pyarrow as pa
 
     found = core.history(path, number, src_id, offset, stream=stream)

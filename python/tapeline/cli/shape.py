@@ -192,7 +192,9 @@ def _plan(source: Any, words: dict[str, Any]) -> dict[str, str]:
 @click.argument("destination", metavar="[DST]", required=False)
 @click.option("--profile", default="mixed_generic", show_default=True, metavar="NAME", help="What the table is like.")
 @click.option("-n", "--rows", type=click.IntRange(min=0), default=10_000, show_default=True, help="How many.")
-@click.option("--seed", type=int, default=1, show_default=True, help="The same seed makes the same table.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="The same seed makes the same table."
+)
 @click.option("--shuffled", is_flag=True, help="The rows in random order: nothing left to predict.")
 @click.option("--list", "listing", is_flag=True, help="List the profiles.")
 @codec_options

@@ -114,6 +114,8 @@ def run(text: str) -> pa.RecordBatchReader:
     duckdb = require("duckdb")
     connection = duckdb.connect()
     try:
+        if not text.isascii():
+            _check_utf8(text)
         for name in names(text):
             connection.register(name, BcsvDataset(name))
         relation = connection.sql(text)
@@ -127,6 +129,13 @@ def run(text: str) -> pa.RecordBatchReader:
     finally:
         connection.close()
     return result.to_reader(65536)
+
+
+def _check_utf8(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise SqlError("the query is not UTF-8, and DuckDB takes no other names of files; rename the file") from None
 
 
 def names(text: str) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,8 @@ class Source:
 
         Raises:
             BcsvError: A BCSV file whose header is damaged.
-            ConfigError: Nobody knows what it is, or which stream of a recording is meant.
+            ConfigError: Nobody knows what it is, which stream of a recording is meant, or the file does not hold what
+                its extension says.
             OSError: As the operating system gave it.
         """
         self.path = path
@@ -71,7 +73,8 @@ class Source:
             self._reader = bcsv.Reader(path, on_corrupt="skip" if skip_damage else "raise")
             self.schema = self._reader.schema
         else:
-            self.schema = self._read_schema()
+            with self._telling():
+                self.schema = self._read_schema()
 
     @property
     def num_rows(self) -> int | None:
@@ -137,7 +140,7 @@ class Source:
         return pa.ipc.open_stream(source)
 
     def _batches(self, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-        try:
+        with self._telling():
             if self.kind == "parquet":
                 import pyarrow.parquet as pq
 
@@ -147,7 +150,13 @@ class Source:
                 return
             for batch in self._stream():
                 yield batch if columns is None else batch.select(list(columns))
-        except pa.ArrowInvalid as error:
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Name the file in what pyarrow says of it."""
+        try:
+            yield
+        except (pa.ArrowException, pa.ArrowInvalid) as error:
             raise ConfigError(f"{self.path}: {error}") from error
 
 
