@@ -7,6 +7,7 @@ import operator
 
 from tapeline.errors import ConfigError
 
+_MOST_BITS = 62
 _SHOWN_BITS = 256
 _SHOWN_CHARACTERS = 80
 _LEAST_RATE_HZ = 1e-9
@@ -24,6 +25,28 @@ def whole(name: str, value: object, least: int, most: int = (1 << 64) - 1) -> in
     if number is None or not least <= number <= most:
         raise ConfigError(f"{name} is {_short(value)}; it must be a whole number from {least} to {most}")
     return number
+
+
+def index(name: str, value: object) -> int:
+    """Check a whole number of any sign, whose range is checked elsewhere; what needs more than 64 bits is out of all.
+
+    Raises:
+        ConfigError: It has more bits.
+        TypeError: It is no whole number.
+    """
+    number = operator.index(value)  # type: ignore[arg-type]
+    if number.bit_length() > _MOST_BITS:
+        raise ConfigError(f"{name} is {_short(value)}; it must be a number of at most {_MOST_BITS} bits")
+    return number
+
+
+def row(value: object) -> int:
+    """A row as a slice takes it: any whole number; what is beyond all files stands for the end.
+
+    Raises:
+        TypeError: It is no whole number.
+    """
+    return max(-(1 << _MOST_BITS), min(operator.index(value), 1 << _MOST_BITS))  # type: ignore[arg-type]
 
 
 def amount(name: str, value: object, most: float = math.inf) -> float:

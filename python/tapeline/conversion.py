@@ -232,11 +232,11 @@ def convert(
         path=source,
         options={
             "columns": None if columns is None else list(columns),
-            "start": start,
-            "stop": stop,
+            "start": _numbers.row(start),
+            "stop": None if stop is None else _numbers.row(stop),
             "types": dict(types) if isinstance(types, Mapping) else types and list(types),
             "names": None if names is None else list(names),
-            "header": header,
+            "header": _numbers.flag("header", header),
             "delimiter": _character("delimiter", delimiter),
             "decimal": _one_of("decimal", decimal, (None, ".", ",")),
             "empty": _one_of("empty", empty, ("nan", "string", "stop")),
@@ -249,8 +249,8 @@ def convert(
             "write": {
                 "row_codec": row_codec,
                 "file_codec": file_codec,
-                "compression_level": compression_level,
-                "packet_bytes": packet_bytes,
+                "compression_level": _numbers.index("compression_level", compression_level),
+                "packet_bytes": _numbers.index("packet_bytes", packet_bytes),
             },
         },
     )
@@ -431,6 +431,6 @@ def _one_of(key: str, value: Any, allowed: Sequence[Any]) -> Any:
 def _character(key: str, value: str | None) -> str | None:
     if value is None:
         return None
-    if len(value) != 1 or not value.isascii() or value in '"\r\n':
+    if not isinstance(value, str) or len(value) != 1 or not value.isascii() or value in '"\r\n':
         raise ConfigError(f"{key} is {value!r}; it is one ASCII character, and no quote or line end")
     return value

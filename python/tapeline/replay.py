@@ -33,6 +33,10 @@ class ReplayError(ConnectionError):
         super().__init__(text)
         self.summary = summary
 
+    def __reduce__(self) -> tuple[type[ReplayError], tuple[str, dict[str, Any]]]:
+        """Pickle it with its summary, as process pools do with every error."""
+        return type(self), (str(self), self.summary)
+
 
 class Replay(Sending):
     """A replay in the background. Arguments and errors are those of `replay`.

@@ -1,6 +1,7 @@
 """`tapeline.convert` in Python: every pair of formats, the rules of types, what is refused and where."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -392,3 +393,35 @@ def test_unknown_extensions_and_missing_files(tmp_path, csv_of):
     assert error.value.filename == str(tmp_path / "a.csv")
     with pytest.raises(ConvertError, match=r"a\.parquet"):
         tapeline.convert(csv_of("no parquet", "a.parquet"), tmp_path / "b.bcsv")
+
+
+def test_rows_are_those_of_a_slice(tmp_path):
+    table = pa.table({"a": np.arange(10)})
+    bcsv.write_table(table, tmp_path / "a.bcsv")
+    for start, stop in [(np.int64(2), np.int32(5)), (0, 10**30), (-(10**30), 3), (10**30, None), (-3, None)]:
+        for kind in ("csv", "bcsv"):
+            out = tmp_path / f"b.{kind}"
+            report = tapeline.convert(tmp_path / "a.bcsv", out, start=start, stop=stop, overwrite=True)
+            assert report.rows == len(range(10)[start:stop])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compression_level": 10**30},
+        {"packet_bytes": -(10**30)},
+        {"header": "no"},
+        {"delimiter": (",",)},
+        {"delimiter": b","},
+    ],
+)
+def test_options_of_a_wrong_kind_are_named(tmp_path, options):
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    (name,) = options
+    with pytest.raises(ConfigError, match=f"^{name} is "):
+        tapeline.convert(tmp_path / "a.csv", tmp_path / "a.bcsv", **options)
+    assert not (tmp_path / "a.bcsv").exists()
+    if name in ("compression_level", "packet_bytes"):
+        for write in (partial(bcsv.write_table, {"a": [1]}), partial(bcsv.Writer, schema=[("a", "int8")])):
+            with pytest.raises(ConfigError, match=f"^{name} is "):
+                write(path=tmp_path / "a.bcsv", **options)

@@ -1,6 +1,7 @@
 """tapeline.simulate and tapeline.replay as functions: options, errors, and what a run says of itself."""
 
 import math
+import pickle
 import socket
 from functools import partial
 
@@ -8,7 +9,15 @@ import pytest
 
 from tapeline.errors import ConfigError
 from tapeline.replay import Replay, ReplayError, replay
-from tapeline.simulate import BatterySimulation, FaultRates, RadarSimulation, simulate_battery, simulate_radar
+from tapeline.simulate import (
+    BatterySimulation,
+    FaultRates,
+    RadarSimulation,
+    SendError,
+    simulate_battery,
+    simulate_radar,
+)
+from tapeline.tools._syntax import ExpressionError
 
 
 @pytest.fixture
@@ -105,6 +114,17 @@ def test_patience_beyond_all_clocks_is_long_patience(tmp_path, nobody):
         with start(connect_timeout_s=1e300) as running:
             assert not running.wait(0.05)
             running.stop()
+
+
+def test_errors_survive_a_process_pool(nobody, tmp_path):
+    simulate_radar(f"file://{tmp_path}/a.dat", frames=1)
+    with pytest.raises(SendError) as sending:
+        simulate_radar(nobody, frames=1, connect_timeout_s=0)
+    with pytest.raises(ReplayError) as replaying:
+        replay(tmp_path / "a.dat", nobody, connect_timeout_s=0)
+    for error in (sending.value, replaying.value, ExpressionError("odd", "a < b", 2)):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
 
 
 def test_a_simulation_in_the_background_stops_when_told(tmp_path):

@@ -60,8 +60,9 @@ def write_table(
     Example:
         >>> write_table({"t": np.arange(3.0), "name": ["a", "b", "c"]}, "log.bcsv")
     """
+    level, size = _numbers.index("compression_level", compression_level), _numbers.index("packet_bytes", packet_bytes)
     workers = _numbers.threads(threads)
-    options = (row_codec, file_codec, compression_level, packet_bytes, index, format_version, workers)
+    options = (row_codec, file_codec, level, size, index, format_version, workers)
     stream, columns = stream_of(table)
     _native.bcsv_write_stream(stream, os.fsdecode(path), columns, overwrite, options)
 

@@ -78,8 +78,12 @@ class Writer:
             raise TypeError("a schema is needed unless the mode is 'a'")
         self._path = os.fsdecode(path)
         columns = None if schema is None else columns_of(schema)
+        level, size = (
+            _numbers.index("compression_level", compression_level),
+            _numbers.index("packet_bytes", packet_bytes),
+        )
         workers = _numbers.threads(threads)
-        options = (row_codec, file_codec, compression_level, packet_bytes, index, format_version, workers)
+        options = (row_codec, file_codec, level, size, index, format_version, workers)
         self._native = _native.BcsvWriter(self._path, columns, mode, options, max_loss_s)
 
     @property

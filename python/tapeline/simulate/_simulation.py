@@ -22,6 +22,10 @@ class SendError(ConnectionError):
         super().__init__(text)
         self.truth = truth
 
+    def __reduce__(self) -> tuple[type[SendError], tuple[str, dict[str, Any]]]:
+        """Pickle it with its account, as process pools do with every error."""
+        return type(self), (str(self), self.truth)
+
 
 class Simulation(Sending):
     """A simulation in the background; its kinds differ in their options and their account.

@@ -55,6 +55,10 @@ class ExpressionError(TapelineError, ValueError):
         self.column = column
         super().__init__(f"{reason} (column {column + 1})\n  {text}\n  {' ' * column}^")
 
+    def __reduce__(self) -> tuple[type[ExpressionError], tuple[str, str, int]]:
+        """Pickle it by what it was made of, as process pools do with every error."""
+        return type(self), (self.reason, self.text, self.column)
+
 
 @dataclass(frozen=True, slots=True)
 class Literal:
