@@ -24,9 +24,9 @@ def tapeline(*words, cwd=None, env=None, stdin=None, timeout=60):
 class Running:
     """A command that goes on; its stderr is read as it comes, so `expect` waits for lines and never sleeps."""
 
-    def __init__(self, *words, cwd=None, env=None):
+    def __init__(self, *words, cwd=None, env=None, command=COMMAND):
         self.process = subprocess.Popen(
-            [*COMMAND, *map(str, words)],
+            [*command, *map(str, words)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd,
             env={**ENVIRONMENT, **(env or {})},
         )  # fmt: skip

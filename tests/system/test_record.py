@@ -6,6 +6,7 @@ import pty
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -88,6 +89,18 @@ def test_a_signal_in_mid_stream_drains_and_finishes(tmp_path, number):
     assert stored == b"".join(frames(ledger.frames_stored))
     # the connection was cut, so its last frame may be
     assert code == (3 if ledger.bytes_discarded else 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_does_not_wait_for_the_next_look(tmp_path, number):
+    # The loop looks at the signals once a refresh: here never.
+    never = "from tapeline.cli import main, record; record._REFRESH_S = 1e9; raise SystemExit(main.main())"
+    command = [sys.executable, "-c", never]
+    with Running("record", "--stream", TCP, "--out", tmp_path / "run", "--json", command=command) as run:
+        send_tcp(run.address("ch0", "tcp"), b"".join(frames(10)))
+        run.signal(number)
+        code, out = run.finish()
+    assert (code, ledger_of(out).frames_stored) == (0, 10)
 
 
 def test_loss_is_counted_and_exit_code_3(tmp_path):

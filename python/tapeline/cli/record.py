@@ -1,13 +1,17 @@
 """`tapeline record`: run a recorder until a signal, a limit or the end of its sources.
 
 The first SIGINT or SIGTERM drains and finishes, a second one gives up at once; SIGUSR2 rotates. Handlers only
-note what came, the loop acts: a handler may interrupt any line of Python.
+note what came, the loop acts: a handler may interrupt any line of Python. A stop does not wait for the loop, which is
+in the compiled wait most of the time: the interpreter writes each signal's number into a pipe as it comes, and a
+thread that reads it asks for the stop.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +122,7 @@ def _run(recorder: Recorder, *, as_json: bool) -> Outcome:
         _announce(recorder)
         failure: str | None = None
         told = 0
-        with _live(recorder) as refresh:
+        with _stopped_at_once(recorder), _live(recorder) as refresh:
             try:
                 while not recorder.wait(_REFRESH_S):
                     if signals.stops > 1:
@@ -183,6 +187,29 @@ def _signals() -> Iterator[_Signals]:
     finally:
         for number, handler in before:
             signal.signal(number, handler)
+
+
+@contextmanager
+def _stopped_at_once(recorder: Recorder) -> Iterator[None]:
+    """Ask for the stop as soon as SIGINT or SIGTERM comes."""
+    coming, noted = os.pipe()
+    os.set_blocking(noted, False)
+
+    def act() -> None:
+        while number := os.read(coming, 1):
+            if number[0] in {signal.SIGINT, signal.SIGTERM}:
+                recorder.request_stop()
+
+    thread = threading.Thread(target=act, name="signals")
+    thread.start()
+    before = signal.set_wakeup_fd(noted, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(noted)
+        thread.join()
+        os.close(coming)
 
 
 def _announce(recorder: Recorder) -> None:
