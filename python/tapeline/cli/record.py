@@ -119,10 +119,10 @@ def _put_setting(flags: dict[str, Any], stream_flags: dict[str, Any], key: str, 
 def _run(recorder: Recorder, *, as_json: bool) -> Outcome:
     with _signals() as signals:
         recorder.start()
-        _announce(recorder)
         failure: str | None = None
         told = 0
-        with _stopped_at_once(recorder), _live(recorder) as refresh:
+        with _stopped_at_once(recorder, signals), _live(recorder) as refresh:
+            _announce(recorder)
             try:
                 while not recorder.wait(_REFRESH_S):
                     if signals.stops > 1:
@@ -134,6 +134,8 @@ def _run(recorder: Recorder, *, as_json: bool) -> Outcome:
                         recorder.rotate()
                     refresh()
                     told = _tell(recorder, told)
+                if signals.stops > 1:
+                    return Outcome.FORCED
             except RecorderError as error:
                 failure = str(error)
         try:
@@ -190,20 +192,23 @@ def _signals() -> Iterator[_Signals]:
 
 
 @contextmanager
-def _stopped_at_once(recorder: Recorder) -> Iterator[None]:
+def _stopped_at_once(recorder: Recorder, signals: _Signals) -> Iterator[None]:
     """Ask for the stop as soon as SIGINT or SIGTERM comes."""
     coming, noted = os.pipe()
     os.set_blocking(noted, False)
 
     def act() -> None:
-        while number := os.read(coming, 1):
-            if number[0] in {signal.SIGINT, signal.SIGTERM}:
+        while numbers := os.read(coming, 64):
+            # a second one with it is for the loop, which gives up
+            if sum(number in {signal.SIGINT, signal.SIGTERM} for number in numbers) == 1:
                 recorder.request_stop()
 
     thread = threading.Thread(target=act, name="signals")
     thread.start()
     before = signal.set_wakeup_fd(noted, warn_on_full_buffer=False)
     try:
+        if signals.stops:  # it came before the pipe was there
+            recorder.request_stop()
         yield
     finally:
         signal.set_wakeup_fd(before)
