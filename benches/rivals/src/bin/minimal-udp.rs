@@ -56,6 +56,7 @@ fn main() {
         while receiver.receive(&socket, &mut account).expect("recvmmsg") {}
         last_ns = realtime_ns();
     }
+    account.drops = drops(&socket).unwrap_or(account.drops);
     let seconds = (last_ns - started_ns) as f64 * 1e-9;
     println!(
         "{{\"datagrams\": {}, \"bytes\": {}, \"kernel_drops\": {}, \"calls\": {}, \"seconds\": {seconds:.6}, \
@@ -66,6 +67,29 @@ fn main() {
         account.calls,
         cpu_seconds() - cpu_before,
     );
+}
+
+/// Datagrams that the kernel dropped up to now, also those after the last that was received.
+fn drops(socket: &UdpSocket) -> io::Result<u32> {
+    /// Index of the drop count in the answer (`SK_MEMINFO_DROPS`, linux/sock_diag.h).
+    const DROPS: usize = 8;
+    let mut info = [0u32; DROPS + 1];
+    let mut length = std::mem::size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the pointers describe `info` and `length`, which outlive the call.
+    let status = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if status == 0 {
+        Ok(info[DROPS])
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// The arrays that recvmmsg fills.
