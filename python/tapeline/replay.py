@@ -107,7 +107,8 @@ def replay(
         path: Directory of a recording, a `.dat` file or a log of register packets. Of logs the keyframe of the oldest
             one comes first, at once.
         to: One destination, to which all streams go merged by the producer's time, or one for each stream in the
-            order of their names: `tcp://HOST:PORT` (connects), `udp://HOST:PORT`, `file://PATH`, `-`.
+            order of their names: `tcp://HOST:PORT` (connects), `udp://HOST:PORT`, `file://PATH` (a named pipe is
+            waited for until someone reads it), `-`.
         speed: 1.0 keeps the producer's pace (by the timestamps in the frames), 2.0 is twice as fast; "max" is as
             fast as the destination takes it.
         streams: Names of the streams to send; all if None. Streams of different wires (frames, register packets,

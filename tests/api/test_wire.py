@@ -208,6 +208,13 @@ def test_a_decoder_goes_on_after_finish():
     assert decoder.ledger.bytes_received == len(stream) - 1 + len(stream_of([2]))
 
 
+@pytest.mark.parametrize("value", [np.int64(3), 3, "text", None, [1]])
+def test_what_is_no_bytes_is_a_type_error(value):
+    for call in (wire.FrameDecoder().feed, wire.PacketDecoder().feed, lambda v: wire.encode_frame(v, sequence=1)):
+        with pytest.raises(TypeError):
+            call(value)
+
+
 def test_threads_with_a_decoder_each_agree():
     stream = stream_of(range(20_000))
     results = []

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use pyo3::buffer::PyUntypedBuffer;
-use pyo3::exceptions::{PyBufferError, PyOverflowError};
+use pyo3::exceptions::{PyBufferError, PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use tapeline_wire::frame;
@@ -380,7 +380,14 @@ impl<'py> Bytes<'py> {
         if let Ok(bytes) = object.cast::<PyBytes>() {
             return Ok(Self::Immutable(bytes.clone()));
         }
-        let buffer = PyUntypedBuffer::get(object)?;
+        let buffer = PyUntypedBuffer::get(object).map_err(|error| {
+            // A scalar of NumPy lends a buffer without a shape.
+            if error.is_instance_of::<PyBufferError>(object.py()) {
+                PyTypeError::new_err(format!("a bytes-like object is required: {error}"))
+            } else {
+                error
+            }
+        })?;
         if !buffer.is_c_contiguous() {
             return Err(PyBufferError::new_err(
                 "the buffer is not contiguous; pass a contiguous copy",

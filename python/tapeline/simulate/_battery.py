@@ -112,7 +112,8 @@ def simulate_battery(
 
     Args:
         to: Destination, or several: `tcp://HOST:PORT` (connects), `udp://HOST:PORT` (a datagram per packet),
-            `file://PATH`, `-`. Client i goes to destination i modulo their number.
+            `file://PATH` (a named pipe is waited for until someone reads it), `-`. Client i goes to destination i
+            modulo their number; those that share a file take turns.
         clients: Number of clients, at most 1,024; one for each destination if None.
         packets: Packets of each client; None: until `duration_s` has passed.
         count: Registers of a DIFF, or the fewest and the most.

@@ -118,8 +118,9 @@ def simulate_radar(
     in order (TCP, a file) finds exactly what `expected` says; over UDP it finds that less what the network lost.
 
     Args:
-        to: Destination, or several: `tcp://HOST:PORT` (connects), `udp://HOST:PORT`, `file://PATH`, `-`. Each has
-            a thread. Stream i goes to destination i modulo their number.
+        to: Destination, or several: `tcp://HOST:PORT` (connects), `udp://HOST:PORT`, `file://PATH` (a named pipe is
+            waited for until someone reads it), `-`. Each has a thread. Stream i goes to destination i modulo their
+            number.
         streams: Number of streams; stream i carries the stream id i. 4 if None, or the number of destinations
             where that is more.
         frames: Frames of each stream; None: until `duration_s` has passed.
