@@ -7,6 +7,7 @@ ever, so that a command can remove what is half written.
 
 # `signal` would be one more import before the first word of help; the interpreter has loaded this part of it already
 import _signal  # type: ignore[import-not-found]  # typeshed knows it as `signal` only
+import gc
 import os
 import sys
 
@@ -19,8 +20,11 @@ def main() -> int:
     interruptible = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
     if interruptible:
         _signal.signal(_signal.SIGINT, _leave)
+    # nothing that importing makes is garbage, and looking for some takes milliseconds
+    gc.disable()
     from tapeline.cli.main import main as run
 
+    gc.enable()
     code = _INTERRUPTED
     try:
         if interruptible:
@@ -31,6 +35,8 @@ def main() -> int:
             _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     except KeyboardInterrupt:
         _signal.signal(_signal.SIGINT, _leave)
+    # the process ends: what is still there is given back as a whole, not looked through for garbage first
+    gc.freeze()
     return code
 
 

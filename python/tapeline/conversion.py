@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -335,6 +333,9 @@ def _input(job: Job) -> Iterator[str]:
         return
     # recordings are known by their extension
     suffix = f".{job.source_format}" if job.source_format in _READ_ONLY else ".stdin"
+    import shutil
+    import tempfile
+
     with tempfile.NamedTemporaryFile(dir=job.temporary, prefix=".tapeline-", suffix=suffix) as spool:
         with contextlib.nullcontext(sys.stdin.buffer) if stdin else Path(job.source).open("rb") as stream:
             shutil.copyfileobj(stream, spool, 1 << 20)
@@ -357,6 +358,9 @@ def _output(job: Job, *, overwrite: bool) -> Iterator[str | None]:
         if text:
             yield None if stdout else str(final)
             return
+        import shutil
+        import tempfile
+
         with tempfile.TemporaryDirectory(prefix="tapeline-") as folder:
             path = str(Path(folder) / "out")
             yield path
