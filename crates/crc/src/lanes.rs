@@ -38,6 +38,19 @@ pub fn exchange(groups: &mut [Group], at: usize, new: &[u8], differs: &mut [u64]
     exchange_plain(groups, at, new, differs);
 }
 
+/// As [`exchange`], but a lane takes what is new only if its bit of `empty` is set; the others stay as they are.
+///
+/// `differs` tells of all lanes that are reached.
+#[inline]
+pub fn fill(groups: &mut [Group], at: usize, new: &[u8], empty: &[u64], differs: &mut [u64]) {
+    #[cfg(all(target_arch = "x86_64", not(tapeline_portable)))]
+    if vector::available() {
+        // SAFETY: `available` says that AVX-512F and BW are there.
+        return unsafe { vector::fill(groups, at, new, empty, differs) };
+    }
+    fill_plain(groups, at, new, empty, differs);
+}
+
 fn ascending_plain(lanes: &[u8], first: u16) -> usize {
     let (mut bytes, mut want) = (0, first);
     for block in lanes.as_chunks::<64>().0 {
@@ -63,8 +76,22 @@ fn ascending_plain(lanes: &[u8], first: u16) -> usize {
 }
 
 fn exchange_plain(groups: &mut [Group], at: usize, new: &[u8], differs: &mut [u64]) {
+    replace_plain(groups, at, new, std::iter::repeat(&u64::MAX), differs);
+}
+
+fn fill_plain(groups: &mut [Group], at: usize, new: &[u8], empty: &[u64], differs: &mut [u64]) {
+    replace_plain(groups, at, new, empty.iter(), differs);
+}
+
+fn replace_plain<'a>(
+    groups: &mut [Group],
+    at: usize,
+    new: &[u8],
+    takes: impl Iterator<Item = &'a u64>,
+    differs: &mut [u64],
+) {
     let (mut lane, mut rest) = (at, new);
-    for (group, differs) in groups.iter_mut().zip(differs) {
+    for ((group, differs), takes) in groups.iter_mut().zip(differs).zip(takes) {
         let Some(room) = group.get_mut(2 * lane..) else {
             lane -= GROUP_LANES;
             continue;
@@ -75,12 +102,12 @@ fn exchange_plain(groups: &mut [Group], at: usize, new: &[u8], differs: &mut [u6
             lane = lane.saturating_sub(GROUP_LANES);
             continue;
         }
-        *differs = exchange_group(group, lane, now);
+        *differs = replace_group(group, lane, now, *takes);
         (lane, rest) = (0, after);
     }
 }
 
-fn exchange_group(group: &mut Group, lane: usize, now: &[u8]) -> u64 {
+fn replace_group(group: &mut Group, lane: usize, now: &[u8], takes: u64) -> u64 {
     let mut new = *group;
     new[2 * lane..2 * lane + now.len()].copy_from_slice(now);
     let (mut differs, mut same) = (0, 0);
@@ -99,7 +126,14 @@ fn exchange_group(group: &mut Group, lane: usize, now: &[u8]) -> u64 {
             mask | u64::from(old != new) << lane
         }),
     };
-    *group = new;
+    if takes == u64::MAX {
+        *group = new;
+        return mask;
+    }
+    let lanes = group.as_chunks_mut::<2>().0.iter_mut().enumerate();
+    for (lane, old) in lanes.filter(|(lane, _)| takes >> lane & 1 == 1) {
+        *old = new.as_chunks().0[lane];
+    }
     mask
 }
 
@@ -107,8 +141,8 @@ fn exchange_group(group: &mut Group, lane: usize, now: &[u8]) -> u64 {
 mod vector {
     use std::arch::x86_64::{
         __m512i, _mm512_add_epi16, _mm512_cmpneq_epi16_mask, _mm512_loadu_si512,
-        _mm512_mask_cmpneq_epi16_mask, _mm512_mask_loadu_epi16, _mm512_maskz_loadu_epi16,
-        _mm512_set1_epi16, _mm512_storeu_si512,
+        _mm512_mask_blend_epi16, _mm512_mask_cmpneq_epi16_mask, _mm512_mask_loadu_epi16,
+        _mm512_maskz_loadu_epi16, _mm512_set1_epi16, _mm512_storeu_si512,
     };
 
     use super::{GROUP_LANES, Group};
@@ -142,7 +176,24 @@ mod vector {
         let step = _mm512_set1_epi16(32);
         let mut want = _mm512_add_epi16(from_zero, _mm512_set1_epi16(first.cast_signed()));
         let (whole, rest) = lanes.as_chunks::<BYTES>();
-        for (number, block) in whole.iter().enumerate() {
+        // Most runs are long: four vectors at a look, and one by one where they are not all right.
+        let mut looked = 0;
+        for four in whole.as_chunks::<4>().0 {
+            let mut wrong = 0;
+            let mut next = want;
+            for block in four {
+                // SAFETY: 64 bytes are there to read, at any alignment.
+                let found = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
+                wrong |= _mm512_cmpneq_epi16_mask(found, next);
+                next = _mm512_add_epi16(next, step);
+            }
+            if wrong != 0 {
+                break;
+            }
+            want = next;
+            looked += four.len();
+        }
+        for (number, block) in whole.iter().enumerate().skip(looked) {
             // SAFETY: 64 bytes are there to read, at any alignment.
             let found = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
             let differs = _mm512_cmpneq_epi16_mask(found, want);
@@ -165,73 +216,116 @@ mod vector {
 
     #[target_feature(enable = "avx512f,avx512bw")]
     pub(super) fn exchange(groups: &mut [Group], at: usize, new: &[u8], differs: &mut [u64]) {
+        replace::<true>(groups, at, new, &[], differs);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(super) fn fill(
+        groups: &mut [Group],
+        at: usize,
+        new: &[u8],
+        empty: &[u64],
+        differs: &mut [u64],
+    ) {
+        replace::<false>(groups, at, new, empty, differs);
+    }
+
+    /// What is new goes into all lanes, or only into those of `empty`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn replace<const ALL: bool>(
+        groups: &mut [Group],
+        at: usize,
+        new: &[u8],
+        empty: &[u64],
+        differs: &mut [u64],
+    ) {
         let first = at / GROUP_LANES;
         let (Some(groups), Some(differs)) = (groups.get_mut(first..), differs.get_mut(first..))
         else {
             return;
         };
-        let mut reached = groups.iter_mut().zip(differs);
+        let takes = |number: usize| {
+            if ALL {
+                return u64::MAX;
+            }
+            empty.get(first + number).copied().unwrap_or(0)
+        };
+        let mut reached = groups.iter_mut().zip(differs).enumerate();
         let (lane, mut rest) = (at % GROUP_LANES, new);
         if lane != 0
-            && let Some((group, differs)) = reached.next()
+            && let Some((number, (group, differs))) = reached.next()
         {
             let lanes = (rest.len() / 2).min(GROUP_LANES - lane);
             let now;
             (now, rest) = rest.split_at(2 * lanes);
             if lanes > 0 {
-                *differs = part(group, lane, now);
+                *differs = part(group, lane, now, takes(number));
             }
         }
         let (wholes, rest) = rest.as_chunks();
-        for (now, (group, differs)) in wholes.iter().zip(reached.by_ref()) {
-            *differs = whole(group, now);
+        for (now, (number, (group, differs))) in wholes.iter().zip(reached.by_ref()) {
+            *differs = whole(group, now, takes(number));
         }
         if rest.len() > 1
-            && let Some((group, differs)) = reached.next()
+            && let Some((number, (group, differs))) = reached.next()
         {
-            *differs = part(group, 0, rest);
+            *differs = part(group, 0, rest, takes(number));
         }
     }
 
     /// All lanes of a group.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    fn whole(group: &mut Group, now: &Group) -> u64 {
+    fn whole(group: &mut Group, now: &Group, takes: u64) -> u64 {
         let [low, high] = now.as_chunks().0 else {
             return 0;
         };
-        half(group, 0, |_| load(low)) | half(group, 1, |_| load(high)) << LANES
+        half(group, 0, takes, |_| load(low)) | half(group, 1, takes, |_| load(high)) << LANES
     }
 
     /// Those from `lane` on for which `now` has bytes.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    fn part(group: &mut Group, lane: usize, now: &[u8]) -> u64 {
+    fn part(group: &mut Group, lane: usize, now: &[u8], takes: u64) -> u64 {
         let listed = (u64::MAX >> (GROUP_LANES - now.len() / 2)) << lane;
         // Where the group's first lane would be.
         let start = now.as_ptr().wrapping_sub(2 * lane);
         #[allow(clippy::cast_possible_truncation)] // the halves are meant
         let (low, high) = (listed as u32, (listed >> LANES) as u32);
         // SAFETY: only the lanes of the mask are read; those are the bytes of `now`.
-        let low = half(group, 0, |old| unsafe {
+        let low = half(group, 0, takes, |old| unsafe {
             _mm512_mask_loadu_epi16(old, low, start.cast())
         });
         // SAFETY: as above.
-        let high = half(group, 1, |old| unsafe {
+        let high = half(group, 1, takes, |old| unsafe {
             _mm512_mask_loadu_epi16(old, high, start.wrapping_add(BYTES).cast())
         });
         low | high << LANES
     }
 
-    /// One vector of a group is replaced; in which lanes it differed.
+    /// One vector of a group is replaced, where the group's `takes` says so; in which lanes it differed.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    fn half(group: &mut Group, number: usize, new: impl FnOnce(__m512i) -> __m512i) -> u64 {
+    fn half(
+        group: &mut Group,
+        number: usize,
+        takes: u64,
+        new: impl FnOnce(__m512i) -> __m512i,
+    ) -> u64 {
         let half = &mut group.as_chunks_mut::<BYTES>().0[number];
         let old = load(half);
         let new = new(old);
-        // SAFETY: 64 bytes are there to write, at any alignment.
-        unsafe { _mm512_storeu_si512(half.as_mut_ptr().cast(), new) };
+        #[allow(clippy::cast_possible_truncation)] // the half is meant
+        let takes = (takes >> (LANES * number)) as u32;
+        let left = match takes {
+            u32::MAX => new,
+            _ => _mm512_mask_blend_epi16(takes, old, new),
+        };
+        if takes != 0 {
+            // SAFETY: 64 bytes are there to write, at any alignment.
+            unsafe { _mm512_storeu_si512(half.as_mut_ptr().cast(), left) };
+        }
         u64::from(_mm512_cmpneq_epi16_mask(old, new))
     }
 
@@ -326,6 +420,26 @@ mod tests {
                 let mut differs = [0; 4];
                 exchange(&mut groups, at, &new, &mut differs);
                 assert_eq!(groups.as_flattened(), expected, "{seed}");
+                assert_eq!(differs, masks, "{seed}");
+            }
+            let some = bytes(32, seed + 3);
+            let mut empty = [0, u64::MAX, 0, 0];
+            for at in [2, 3] {
+                empty[at] = u64::from_le_bytes(some.as_chunks().0[at]);
+            }
+            let filled = expected.chunks(2).zip(old.chunks(2)).enumerate();
+            let filled: Vec<u8> = filled
+                .flat_map(|(lane, (new, old))| {
+                    let takes = empty[lane / 64] >> (lane % 64) & 1 == 1;
+                    if takes { new } else { old }
+                })
+                .copied()
+                .collect();
+            for fill in [fill, fill_plain] {
+                let mut groups = old.as_chunks().0.to_vec();
+                let mut differs = [0; 4];
+                fill(&mut groups, at, &new, &empty, &mut differs);
+                assert_eq!(groups.as_flattened(), filled, "{seed}");
                 assert_eq!(differs, masks, "{seed}");
             }
         }

@@ -429,8 +429,8 @@ pub(super) struct Taken {
 }
 
 /// One arrival on its way through the image.
-struct Scan<'a> {
-    image: ImageBatch<'a>,
+struct Scan<'a, 'b> {
+    image: ImageBatch<'a, 'b>,
     tag: &'a mut LogBatch,
     answers: Option<&'a mut Answers>,
     base: usize,
@@ -441,9 +441,9 @@ struct Scan<'a> {
     syncs: u64,
 }
 
-impl Scan<'_> {
+impl<'b> Scan<'_, 'b> {
     #[inline(always)]
-    fn packet(&mut self, packet: &PacketRef<'_>) {
+    fn packet(&mut self, packet: &PacketRef<'b>) {
         // Offsets are relative to a run inside a block.
         #[allow(clippy::cast_possible_truncation)]
         let at = self.base + packet.offset as usize;
@@ -455,7 +455,7 @@ impl Scan<'_> {
         part.add(self.next, packet.timestamp_us);
         if packet.command.sets_registers() {
             part.registers += u64::from(packet.count);
-            let refused = u64::from(self.image.apply(packet).refused);
+            let refused = u64::from(self.image.apply(packet));
             part.touched_more |= refused > 0;
             self.unplaced += refused;
         } else {

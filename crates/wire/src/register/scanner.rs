@@ -166,11 +166,11 @@ impl PacketScanner {
     /// The framing is lost. What came before was lent, all else of `bytes` is discarded and counted,
     /// and so is all that is scanned later, until `end`.
     #[inline]
-    pub fn scan(
+    pub fn scan<'b>(
         &mut self,
-        bytes: &[u8],
+        bytes: &'b [u8],
         end: bool,
-        emit: &mut impl FnMut(PacketRef<'_>),
+        emit: &mut impl FnMut(PacketRef<'b>),
     ) -> Result<usize, FramingLost> {
         if let Some(lost) = self.lost {
             self.discard(bytes.len(), end);
@@ -213,10 +213,10 @@ impl PacketScanner {
     }
 
     #[inline]
-    fn packets(
+    fn packets<'b>(
         &mut self,
-        bytes: &[u8],
-        emit: &mut impl FnMut(PacketRef<'_>),
+        bytes: &'b [u8],
+        emit: &mut impl FnMut(PacketRef<'b>),
     ) -> (usize, Option<FramingLost>) {
         // Totals in registers: `emit` may be anything.
         let (mut at, mut packets, mut registers, mut skipped) = (0, 0_u64, 0_u64, 0_u64);
@@ -273,10 +273,10 @@ impl PacketScanner {
     }
 
     #[inline]
-    fn simple(
+    fn simple<'b>(
         &mut self,
-        bytes: &[u8],
-        emit: &mut impl FnMut(PacketRef<'_>),
+        bytes: &'b [u8],
+        emit: &mut impl FnMut(PacketRef<'b>),
     ) -> (usize, Option<FramingLost>) {
         let (mut at, mut packets, mut registers) = (0, 0_u64, 0_u64);
         let mut lost = None;

@@ -1,19 +1,22 @@
 //! What the writer knows of a page before its readers do.
 //!
 //! Packets that list whole stretches of registers come many at a time, and each replaces what the last one said. Here
-//! they only meet the writer's own plain bytes, compared and replaced by vectors. The page, of which every word is an
-//! atomic, learns what became of a group of 64 when the batch ends: its last values, and for each register the time of
-//! its last change.
+//! they only meet the writer's own plain bytes, compared and replaced by vectors, and mostly not even these (see
+//! `waiting`). The page, of which every word is an atomic, learns what became of a group of 64 when the batch ends: its
+//! last values, and for each register the time of its last change.
 
 use std::ops::Range;
 
-use tapeline_crc::lanes::{GROUP_LANES, Group, exchange};
+use tapeline_crc::lanes::{GROUP_LANES, Group, exchange, fill};
 
 use super::super::packet::mark_bits;
 use super::page::{PAGE_WORDS, Page};
+use super::waiting::{Outcome, Stretch, Waiting, WaitingPage};
 
 /// Times that the registers of a group may have before the page is told: a group that two packets share has two.
 const LAYERS: usize = 3;
+/// Stretches that do not wait after some whose outcome had more times than that: the next ones would, too.
+const RETRY_AFTER: u32 = 10_000;
 
 /// Registers of a group that took their values at the same time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,8 +26,8 @@ pub(super) struct Layer {
 }
 
 /// What changed in a group and is not in the page, no register in two of them.
-#[derive(Clone, Copy, Debug, Default)]
-struct Layers {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layers {
     layers: [Layer; LAYERS],
     count: usize,
 }
@@ -39,23 +42,63 @@ pub(super) struct Ahead {
     valid: u16,
     /// Groups that are ahead of it.
     unsettled: u16,
+    /// Stretches that are not to wait.
+    at_once: u32,
 }
 
 impl Ahead {
     pub(super) const fn new() -> Self {
-        let none = Layers {
-            layers: [Layer {
-                registers: 0,
-                time_us: 0,
-            }; _],
-            count: 0,
-        };
         Self {
             groups: [[0; _]; _],
             known: [0; _],
-            layers: [none; _],
+            layers: [Layers::NONE; _],
             valid: 0,
             unsettled: 0,
+            at_once: 0,
+        }
+    }
+
+    /// Whether the next stretch may wait for the end of the batch.
+    #[inline(always)]
+    pub(super) const fn may_wait(&mut self) -> bool {
+        let may = self.at_once == 0;
+        self.at_once = self.at_once.saturating_sub(1);
+        may
+    }
+
+    /// Sets what has waited.
+    pub(super) fn set_waiting(&mut self, page: &Page, waiting: &Waiting<'_>, which: &WaitingPage) {
+        if let Some(outcome) = Outcome::of(waiting, which) {
+            self.settle(page);
+            self.adopt(page, outcome);
+            return;
+        }
+        self.at_once = RETRY_AFTER;
+        let mut stretches: Vec<&Stretch<'_>> = waiting.newest_first(which).collect();
+        stretches.reverse();
+        for stretch in stretches {
+            self.set(page, stretch.slot, stretch.data, stretch.time_us);
+        }
+    }
+
+    /// Nothing is ahead of the page; afterwards neither.
+    fn adopt(&mut self, page: &Page, mut outcome: Outcome) {
+        let reached = (0..PAGE_WORDS).filter(|at| outcome.listed[*at] != 0);
+        let reached = reached.fold(0, |reached, at| reached | 1 << at);
+        if reached & !self.valid != 0 {
+            self.fetch(page, reached & !self.valid);
+        }
+        let mut differs = [0; PAGE_WORDS];
+        let values = outcome.values.as_flattened();
+        fill(&mut self.groups, 0, values, &outcome.listed, &mut differs);
+        for at in (0..PAGE_WORDS).filter(|at| reached >> at & 1 == 1) {
+            let times = &mut outcome.times[at];
+            times.take(outcome.steady[at] & self.known[at] & !differs[at]);
+            self.known[at] |= outcome.listed[at];
+            if times.count > 0 {
+                times.settle(page, at);
+                page.set_group(at, &self.groups[at], self.known[at]);
+            }
         }
     }
 
@@ -185,6 +228,14 @@ fn numbers(groups: Range<usize>) -> u16 {
 }
 
 impl Layers {
+    pub(super) const NONE: Self = Self {
+        layers: [Layer {
+            registers: 0,
+            time_us: 0,
+        }; _],
+        count: 0,
+    };
+
     #[inline(always)]
     fn all(&mut self, time_us: u64) {
         self.layers[0] = Layer {
@@ -195,6 +246,26 @@ impl Layers {
     }
 
     fn add(&mut self, page: &Page, number: usize, registers: u64, time_us: u64) {
+        if !self.put(registers, time_us) {
+            // Times may be newer than values, so that these can go alone.
+            self.settle(page, number);
+            self.put(registers, time_us);
+        }
+    }
+
+    /// The time of these registers, which no longer have another; false if there is no room for one more.
+    pub(super) fn put(&mut self, registers: u64, time_us: u64) -> bool {
+        self.take(registers);
+        let Some(layer) = self.layers.get_mut(self.count) else {
+            return false;
+        };
+        *layer = Layer { registers, time_us };
+        self.count += 1;
+        true
+    }
+
+    /// These registers have no time here.
+    fn take(&mut self, registers: u64) {
         let mut kept = 0;
         for at in 0..self.count.min(LAYERS) {
             let mut layer = self.layers[at];
@@ -203,12 +274,6 @@ impl Layers {
             kept += usize::from(layer.registers != 0);
         }
         self.count = kept;
-        if self.count == LAYERS {
-            // Times may be newer than values, so that these can go alone.
-            self.settle(page, number);
-        }
-        self.layers[self.count] = Layer { registers, time_us };
-        self.count += 1;
     }
 
     fn settle(&mut self, page: &Page, number: usize) {

@@ -4,6 +4,7 @@ use super::super::packet::{PacketRef, four_from, mark_bits, run_bytes};
 use super::ahead::Ahead;
 use super::page::{PAGE_REGISTERS, PAGE_WORDS, Page};
 use super::source::{PAGES, SourceImage};
+use super::waiting::Waiting;
 use super::{Applied, TouchedGroups};
 
 /// Runs of consecutive offsets shorter than this are not worth looking for.
@@ -13,7 +14,7 @@ const MIN_RUN: usize = 16;
 const GROUP: usize = 16;
 
 /// One packet on its way into one source.
-pub(super) struct Run<'a> {
+pub(super) struct Run<'a, 'b> {
     pub(super) image: &'a SourceImage,
     pub(super) time_us: u64,
     pub(super) gap: u32,
@@ -25,11 +26,13 @@ pub(super) struct Run<'a> {
     /// Number of the source, and pages that are behind their `ahead`.
     pub(super) place: usize,
     pub(super) unsettled: &'a mut Vec<(usize, usize)>,
+    /// Where stretches wait, if they may.
+    pub(super) waiting: Option<&'a mut Waiting<'b>>,
 }
 
-impl<'a> Run<'a> {
+impl<'a, 'b> Run<'a, 'b> {
     #[inline]
-    pub(super) fn set(&mut self, packet: &PacketRef<'_>) {
+    pub(super) fn set(&mut self, packet: &PacketRef<'b>) {
         let (mut control, mut data) = (packet.control, packet.data);
         let mut at = PAGES;
         let mut page = None;
@@ -62,6 +65,7 @@ impl<'a> Run<'a> {
                 continue;
             };
             let slot = usize::from(offset) % PAGE_REGISTERS;
+            self.set_waiting(number, page);
             if let Some(ahead) = &mut self.ahead[number % PAGES] {
                 ahead.forget(page, slot);
             }
@@ -76,7 +80,7 @@ impl<'a> Run<'a> {
     }
 
     /// Registers from `first` on, none left out.
-    fn set_run(&mut self, first: usize, data: &[u8]) {
+    fn set_run(&mut self, first: usize, data: &'b [u8]) {
         let mut offset = first;
         let mut rest = data;
         while !rest.is_empty() {
@@ -95,8 +99,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn set_in_page(&mut self, page: &Page, doubted: bool, offset: usize, data: &[u8]) {
+    fn set_in_page(&mut self, page: &Page, doubted: bool, offset: usize, data: &'b [u8]) {
         let (number, slot) = (offset / PAGE_REGISTERS % PAGES, offset % PAGE_REGISTERS);
+        let ahead = self.ahead[number].get_or_insert_with(|| Box::new(Ahead::new()));
+        if !doubted
+            && let Some(waiting) = &mut self.waiting
+            && ahead.may_wait()
+            && waiting.add(self.place, number, slot, data, self.time_us)
+        {
+            return;
+        }
+        self.set_waiting(number, page);
         let ahead = self.ahead[number].get_or_insert_with(|| Box::new(Ahead::new()));
         let settled = !ahead.is_unsettled();
         self.applied.changed += ahead.set(page, slot, data, self.time_us);
@@ -124,6 +137,7 @@ impl<'a> Run<'a> {
             }
         };
         if page.is_before(self.gap) {
+            self.set_waiting(number, page);
             // What is known now is in doubt.
             if let Some(ahead) = &mut self.ahead[number % PAGES] {
                 ahead.settle(page);
@@ -131,6 +145,21 @@ impl<'a> Run<'a> {
             page.doubt(self.gap);
         }
         Some((page, page.any_doubted()))
+    }
+
+    /// What waits for a page is set, before what comes later.
+    #[inline(always)]
+    fn set_waiting(&mut self, number: usize, page: &Page) {
+        if let Some(waiting) = &mut self.waiting
+            && !waiting.is_empty()
+            && let Some(which) = waiting.take(self.place, number)
+            && let Some(ahead) = &mut self.ahead[number % PAGES]
+        {
+            ahead.set_waiting(page, waiting, &which);
+            if ahead.is_unsettled() {
+                self.unsettled.push((self.place, number));
+            }
+        }
     }
 
     pub(super) fn forget_all_but(&mut self, packet: &PacketRef<'_>) {
@@ -143,6 +172,7 @@ impl<'a> Run<'a> {
         }
         for (number, listed) in listed.as_chunks::<PAGE_WORDS>().0.iter().enumerate() {
             if let Some(page) = self.image.page(number) {
+                self.set_waiting(number, page);
                 if let Some(ahead) = &mut self.ahead[number % PAGES] {
                     ahead.forget_all(page);
                 }

@@ -18,6 +18,7 @@ mod file;
 mod page;
 mod reader;
 mod source;
+mod waiting;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use page::PAGE_REGISTERS;
 pub use reader::ImageReader;
 use source::{PAGES, Restored};
 pub use source::{RegisterState, SourceImage};
+use waiting::{Waiting, WaitingPage};
 
 /// What bounds an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,17 +159,25 @@ impl RegisterImage {
     /// Applies a packet; anything but DIFF and FULL changes nothing.
     #[inline]
     pub fn apply(&mut self, packet: &PacketRef<'_>) -> Applied {
-        self.batch().apply(packet)
+        let applied = self.apply_ahead(packet, None);
+        if !self.unsettled.is_empty() {
+            self.settle(&mut Waiting::new());
+        }
+        applied
     }
 
     /// Packets from here to the end of the batch are seen by readers when it ends, at the latest.
     #[inline]
-    pub const fn batch(&mut self) -> ImageBatch<'_> {
+    pub const fn batch<'b>(&mut self) -> ImageBatch<'_, 'b> {
         ImageBatch::new(self)
     }
 
     #[inline(always)]
-    fn apply_ahead(&mut self, packet: &PacketRef<'_>) -> Applied {
+    fn apply_ahead<'b>(
+        &mut self,
+        packet: &PacketRef<'b>,
+        waiting: Option<&mut Waiting<'b>>,
+    ) -> Applied {
         if !packet.command.sets_registers() {
             return Applied::default();
         }
@@ -209,6 +219,7 @@ impl RegisterImage {
             ahead: &mut writer.ahead,
             place,
             unsettled: &mut self.unsettled,
+            waiting,
             applied: &mut applied,
         };
         run.set(packet);
@@ -316,8 +327,11 @@ impl RegisterImage {
         sources.any(|image| image.unknown_since_us().is_some())
     }
 
-    #[cold]
-    fn settle(&mut self) {
+    /// Whatever packets have set is seen by readers from here on.
+    fn settle(&mut self, waiting: &mut Waiting<'_>) {
+        while let Some(page) = waiting.take_any() {
+            self.set_waiting(waiting, &page);
+        }
         for (place, number) in self.unsettled.drain(..) {
             let writer = self.writers.get_mut(place);
             if let Some(writer) = writer
@@ -325,6 +339,20 @@ impl RegisterImage {
                 && let Some(ahead) = writer.ahead.get_mut(number).and_then(Option::as_mut)
             {
                 ahead.settle(page);
+            }
+        }
+    }
+
+    fn set_waiting(&mut self, waiting: &Waiting<'_>, which: &WaitingPage) {
+        let (place, number) = (which.source, which.number);
+        let writer = self.writers.get_mut(place);
+        if let Some(writer) = writer
+            && let Some(page) = writer.image.page(number)
+            && let Some(ahead) = writer.ahead.get_mut(number).and_then(Option::as_mut)
+        {
+            ahead.set_waiting(page, waiting, which);
+            if ahead.is_unsettled() {
+                self.unsettled.push((place, number));
             }
         }
     }
