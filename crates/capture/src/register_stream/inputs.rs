@@ -8,7 +8,7 @@ use tapeline_sys::tcp::TcpReceiver;
 use tapeline_sys::udp::{UdpOptions, UdpReceiver};
 use tapeline_wire::register::PacketScanner;
 
-use super::intake::{Intake, READ_ALONE};
+use super::intake::{Intake, READ};
 use crate::config::StreamConfig;
 use crate::error::Error;
 use crate::receive::{WriterGone, now_ns};
@@ -187,7 +187,7 @@ fn pump(intake: &mut Intake, stop: &Stop, read: Reading<'_>) -> End {
         };
         let (head, rest) = space.split_at_mut(held.min(space.len()));
         head.copy_from_slice(pending.get(..head.len()).unwrap_or_default());
-        let most = rest.len().min(READ_ALONE.max(scanner.needed()));
+        let most = rest.len().min(READ.max(scanner.needed()));
         let fresh = match read(rest.get_mut(..most).unwrap_or_default(), draining) {
             Ok(Some(0)) => break End::Input(None),
             Ok(Some(fresh)) => fresh,

@@ -15,7 +15,7 @@ use tapeline_sys::tcp::set_backlog;
 use tapeline_wire::register::{Command, FramingLost, PacketFields, Source, encode_packet};
 
 use super::client::{Client, Closed, SMALL, read_some};
-use super::intake::{Answers, Intake, READ, READ_ALONE};
+use super::intake::{Answers, Intake, LEAST_READ, READ};
 use crate::error::Error;
 use crate::receive::{WriterGone, now_ns};
 use crate::source::{DRAIN_BYTES, Ended, Stop};
@@ -29,6 +29,8 @@ const ACCEPTS: usize = 64;
 /// Connections that may wait to be accepted: a burst of them must not make a good one try again a second later.
 const BACKLOG: i32 = 4096;
 const LISTENER: u64 = u64::MAX;
+/// What a round is to take at most, so that nobody waits for long for an answer.
+const ROUND: Duration = Duration::from_millis(1);
 /// Lost framings that are told one by one.
 const NOTED: u32 = 32;
 
@@ -82,6 +84,7 @@ impl Server {
             syncs: Vec::new(),
             noted: 0,
             accept_after: None,
+            round_bytes: READ,
         };
         let result = event_loop.run(stop);
         // Of those who are still here the log took no more: what was begun counts as discarded.
@@ -118,6 +121,8 @@ struct EventLoop {
     noted: u32,
     /// No accepting before: there were no more file descriptors.
     accept_after: Option<Instant>,
+    /// Bytes that all clients together may bring in a round.
+    round_bytes: usize,
 }
 
 impl EventLoop {
@@ -151,7 +156,11 @@ impl EventLoop {
     }
 
     fn round(&mut self, events: &[Event]) -> Result<(), Stopped> {
-        let most = if events.len() == 1 { READ_ALONE } else { READ };
+        let most = match events.len() {
+            0 | 1 => READ,
+            several => (self.round_bytes / several).clamp(LEAST_READ, READ),
+        };
+        let (began, before) = (Instant::now(), self.intake.counters.bytes_received);
         for event in events {
             if event.token == LISTENER {
                 self.accept();
@@ -164,7 +173,21 @@ impl EventLoop {
                 self.read(event.token, most)?;
             }
         }
+        let brought = self.intake.counters.bytes_received - before;
+        if brought >= self.round_bytes as u64 / 2 {
+            self.pace(began.elapsed());
+        }
         Ok(())
+    }
+
+    /// A full round took so long: the next ones may bring more, or less.
+    fn pace(&mut self, took: Duration) {
+        let bytes = if took > ROUND {
+            self.round_bytes / 4 * 3
+        } else {
+            self.round_bytes / 4 * 5
+        };
+        self.round_bytes = bytes.clamp(LEAST_READ, 4 * READ);
     }
 
     fn tick(&mut self) -> Result<(), Stopped> {
