@@ -35,8 +35,6 @@ def main() -> int:
             _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     except KeyboardInterrupt:
         _signal.signal(_signal.SIGINT, _leave)
-    # the process ends: what is still there is given back as a whole, not looked through for garbage first
-    gc.freeze()
     return code
 
 

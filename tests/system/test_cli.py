@@ -40,6 +40,8 @@ class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
             signal.raise_signal(signal.SIGINT)
+# not ignored, as it is where the tests run in a shell's background
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.meta_path.insert(0, Interrupt())
 sys.argv[:] = ["tapeline", "--version"]
 runpy.run_module("tapeline", run_name="__main__")

@@ -93,7 +93,7 @@ impl Lanes {
         }
         if WORDS > 1 {
             for i in 0..LANES {
-                let digits = self.len[i] - self.negative[i];
+                let digits = self.len[i].wrapping_sub(self.negative[i]);
                 let (middle, others) = eight(self.words[1][i], digits.saturating_sub(8));
                 self.magnitude[i] += EIGHT_DIGITS * middle;
                 self.refused[i] |= others;
@@ -101,7 +101,7 @@ impl Lanes {
         }
         if WORDS > 2 {
             for i in 0..LANES {
-                let digits = self.len[i] - self.negative[i];
+                let digits = self.len[i].wrapping_sub(self.negative[i]);
                 let (high, others) = eight(self.words[2][i], digits.saturating_sub(16));
                 // Below 2^64 - 1 = 18_446_744_073_709_551_615, by sixteen digits.
                 let low = self.magnitude[i];
