@@ -27,7 +27,7 @@ _GB = 1_000_000_000
 # CPU that others may use during a run, in cores: the system's own threads use up to 0.09.
 _UNDISTURBED = 0.12
 # Runs at one rate of datagrams, of which one must lose nothing.
-_UDP_TRIALS = 3
+_UDP_TRIALS = 2
 
 
 @dataclass(frozen=True)
